@@ -1,0 +1,1 @@
+"""What every house stands on: the part Spring Cloud plays for a JVM service."""

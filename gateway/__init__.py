@@ -1,0 +1,1 @@
+"""The door: match a route, run its filters, call the upstream."""

@@ -1,0 +1,1 @@
+"""Consumes events and tells people."""

@@ -1,0 +1,1 @@
+"""Transactions; publishes what was paid."""
