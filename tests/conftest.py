@@ -82,3 +82,13 @@ def mongo_uri() -> Iterator[str]:
     client.close()
 
 
+@pytest.fixture
+def eureka_url() -> str:
+    """The real Eureka's service URL; tests share it and register under names of their own."""
+    return os.environ.get("NOZIE_TEST_EUREKA", "http://127.0.0.1:58761/eureka/")  # noqa: TID251
+
+
+@pytest.fixture
+def config_url() -> str:
+    """The real Config Server, which serves deploy/config/."""
+    return os.environ.get("NOZIE_TEST_CONFIG", "http://127.0.0.1:58888")  # noqa: TID251
