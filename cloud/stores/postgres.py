@@ -1,0 +1,250 @@
+"""PostgreSQL by Spring's `spring.datasource` properties, and migrations by Alembic.
+
+Houses use SQLAlchemy Core on the engine made here; for a database that is away they see no
+driver's error, only `UnavailableError`.
+"""
+
+import importlib.util
+import os
+import select
+import time
+import weakref
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import psycopg2
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from psycopg2 import extensions
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+
+from cloud.config import Properties
+from cloud.errors import ConfigurationError, UnavailableError
+
+# SQLSTATEs (PostgreSQL manual, appendix A) that tell of the server, not of the statement:
+# connection exception, insufficient resources, operator intervention (shutdown, a statement out of
+# time), system error; lock not available; read-only after a fail-over.
+_AWAY: Final = ("08", "53", "57", "58", "55P03", "25006")
+_MIGRATION_LIMIT: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasourceSettings:
+    """Where the database is, and how long to wait for it. The pool's keys are Spring's own."""
+
+    url: URL = field(repr=False)
+    pool_size: int
+    pool_wait: timedelta
+    max_lifetime: timedelta
+    connect_timeout: timedelta
+    statement_timeout: timedelta
+
+    @classmethod
+    def of(cls, properties: Properties) -> "DatasourceSettings":
+        pool, own = "spring.datasource.hikari", "nozie.datasource"
+        threads = properties.integer("nozie.server.threads", 8, minimum=1)
+        return cls(
+            url=_url(properties),
+            # A thread uses one connection at a time.
+            pool_size=properties.integer(f"{pool}.maximum-pool-size", threads, minimum=1),
+            pool_wait=properties.duration(f"{pool}.connection-timeout", timedelta(seconds=2)),
+            max_lifetime=properties.duration(f"{pool}.max-lifetime", timedelta(minutes=30)),
+            connect_timeout=properties.duration(f"{own}.connect-timeout", timedelta(seconds=2)),
+            statement_timeout=properties.duration(f"{own}.statement-timeout", timedelta(seconds=5)),
+        )
+
+
+def engine(properties: Properties) -> Engine:
+    """Describe the database; nothing is opened before the first use, nor kept over a fork.
+
+    Raises:
+        ConfigurationError: `spring.datasource.url` is absent or no JDBC URL of PostgreSQL.
+    """
+    settings = DatasourceSettings.of(properties)
+    extensions.set_wait_callback(_wait)
+    made = create_engine(
+        settings.url,
+        poolclass=_Pool,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait.total_seconds(),
+        pool_recycle=int(settings.max_lifetime.total_seconds()),
+        # A database that was restarted is noticed before a statement is lost on it.
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "connection_factory": _connection_class(settings),
+            "application_name": properties.application,
+            "options": f"-c statement_timeout={_ms(settings.statement_timeout)} -c timezone=UTC",
+        },
+    )
+    event.listen(made, "handle_error", _translate)
+    _forget_after_fork(made)
+    return made
+
+
+def check(engine: Engine) -> Callable[[], Mapping[str, Any]]:
+    """Build the health check `db`: one statement over the pool."""
+
+    def run() -> Mapping[str, Any]:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        return {"database": "PostgreSQL", "validationQuery": "SELECT 1"}
+
+    return run
+
+
+def migrate(engine: Engine, house: str) -> None:
+    """Bring the database to the newest of `<house>/migrations/NNNN_*.py`.
+
+    Two instances may start at once: an advisory lock makes one wait for the other, which then
+    finds nothing to do. All steps are one transaction, so a failed start leaves nothing half-made.
+
+    Raises:
+        UnavailableError: the database is away.
+    """
+    config = Config()
+    config.set_main_option("script_location", _folder(house))
+    script = ScriptDirectory.from_config(config)
+
+    def upgrade(revision: Any, _: Any) -> Any:
+        return script._upgrade_revs("head", revision)  # noqa: SLF001 - as Alembic's own command does
+
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        connection.detach()  # its longer patience must not come back to the pool
+        driver.patience = _MIGRATION_LIMIT.total_seconds()
+        with connection.begin():
+            connection.execute(text(f"SET LOCAL statement_timeout = {_ms(_MIGRATION_LIMIT)}"))
+            lock = {"key": zlib.crc32(f"nozie:migrations:{house}".encode())}
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
+            _run(EnvironmentContext(config, script, fn=upgrade), connection)
+
+
+def _run(environment: EnvironmentContext, connection: Connection) -> None:
+    with environment:
+        environment.configure(connection=connection)
+        environment.run_migrations()
+
+
+def _folder(house: str) -> str:
+    spec = importlib.util.find_spec(house)
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(f"{house}: there is no such package")
+    return str(Path(spec.origin).parent / "migrations")
+
+
+def _url(properties: Properties) -> URL:
+    key = "spring.datasource.url"
+    given = properties.text(key)
+    try:
+        url = make_url(given.removeprefix("jdbc:"))
+    except exc.ArgumentError:
+        url = None
+    if url is None or url.drivername != "postgresql":
+        raise ConfigurationError(
+            f"{properties.application}: {key} ({properties.origin(key)}) is not of the form"
+            " jdbc:postgresql://host:port/database"
+        )
+    # JDBC's query parameters are not libpq's; the one that both spell alike is kept.
+    query = {name: value for name, value in url.query.items() if name == "sslmode"}
+    return url.set(
+        drivername="postgresql+psycopg2",
+        username=properties.get("spring.datasource.username") or url.username,
+        password=properties.get("spring.datasource.password") or url.password,
+        query=query,
+    )
+
+
+class _Pool(QueuePool):
+    """A pool that is busy for too long answers with our word for it."""
+
+    def connect(self) -> PoolProxiedConnection:
+        try:
+            return super().connect()
+        except exc.TimeoutError as busy:
+            raise UnavailableError("the database has no connection free") from busy
+
+
+class _Connection(extensions.connection):
+    """A connection that knows how long a wait for the server may take, in seconds."""
+
+    connect_patience: float
+    statement_patience: float
+    patience: float | None = None
+
+
+def _connection_class(settings: DatasourceSettings) -> type[_Connection]:
+    """Build the class whose waits end a little after the server itself should have given up."""
+    return type(
+        "_Connection",
+        (_Connection,),
+        {
+            "connect_patience": settings.connect_timeout.total_seconds(),
+            "statement_patience": settings.statement_timeout.total_seconds() + 1,
+        },
+    )
+
+
+def _wait(connection: extensions.connection) -> None:
+    """Wait for the server with a deadline (psycopg2's wait callback).
+
+    libpq waits for ever for a server that is frozen but whose kernel still acknowledges. The error
+    raised here closes the connection, so that no late answer meets the wrong question.
+    """
+    limit = _patience(connection)
+    deadline = None if limit is None else time.monotonic() + limit
+    poller = select.poll()
+    while True:
+        state = connection.poll()
+        if state == extensions.POLL_OK:
+            return
+        wanted = select.POLLIN if state == extensions.POLL_READ else select.POLLOUT
+        poller.register(connection.fileno(), wanted)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not poller.poll(left):
+            raise psycopg2.OperationalError("the server did not answer in time")
+
+
+def _patience(connection: extensions.connection) -> float | None:
+    if not isinstance(connection, _Connection):
+        return None
+    if connection.patience is None:
+        # The first wait is the one for the connection itself.
+        connection.patience = connection.statement_patience
+        return connection.connect_patience
+    return connection.patience
+
+
+def _translate(context: ExceptionContext) -> None:
+    cause = context.original_exception
+    state = getattr(cause, "pgcode", None) or ""
+    unasked = isinstance(cause, psycopg2.OperationalError) and not state
+    if context.is_disconnect or unasked or state.startswith(_AWAY):
+        _raise_unavailable(cause)
+
+
+def _raise_unavailable(cause: BaseException) -> NoReturn:
+    raise UnavailableError("the database is not reachable") from cause
+
+
+def _forget_after_fork(made: Engine) -> None:
+    """Leave inherited sockets to the parent: two processes on one would mix their answers."""
+    kept = weakref.ref(made)
+
+    def forget() -> None:
+        if (alive := kept()) is not None:
+            alive.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)
+
+
+def _ms(span: timedelta) -> int:
+    return round(span / timedelta(milliseconds=1))
