@@ -110,9 +110,9 @@ def migrate(engine: Engine, house: str) -> None:
     Raises:
         UnavailableError: the database is away.
     """
+    folder = _folder(house)
     config = Config()
-    config.set_main_option("script_location", _folder(house))
-    script = ScriptDirectory.from_config(config)
+    script = ScriptDirectory(folder, version_locations=[folder])
 
     def upgrade(revision: Any, _: Any) -> Any:
         return script._upgrade_revs("head", revision)  # noqa: SLF001 - as Alembic's own command does
