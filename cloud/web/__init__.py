@@ -1,0 +1,79 @@
+"""The door of a Flask house: what every operation gets before its first own line, and answers with.
+
+`install` comes before the house's routes: it replaces the converters their rules are built with.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from flask import Flask, current_app
+
+from cloud.config import Environment
+from cloud.errors import CloudError
+from cloud.security import Principal
+from cloud.web import callers, failures, inputs, observed, settings
+from cloud.web.answers import created, ok, plain
+from cloud.web.callers import (
+    authenticated,
+    caller,
+    client_ip,
+    owner,
+    owner_or_admin,
+    principal,
+    roles,
+)
+from cloud.web.inputs import json_body, query_bool, query_int, query_text
+
+__all__ = [
+    "authenticated",
+    "caller",
+    "client_ip",
+    "created",
+    "current",
+    "install",
+    "json_body",
+    "ok",
+    "owner",
+    "owner_or_admin",
+    "plain",
+    "principal",
+    "query_bool",
+    "query_int",
+    "query_text",
+    "roles",
+]
+
+T = TypeVar("T")
+
+
+def install(
+    app: Flask,
+    environment: Environment,
+    *,
+    revoked: Callable[[Principal], bool] | None = None,
+    translations: Mapping[type[Exception], type[CloudError]] | None = None,
+) -> None:
+    """Give `app` its door.
+
+    Args:
+        app: an application that has no routes yet.
+        environment: the instance's properties; a refresh takes effect with the next request.
+        revoked: tells whether a token that is good in itself has been taken back.
+        translations: errors of a store's driver to the kind they mean.
+
+    Raises:
+        ConfigurationError: a property cannot be used.
+    """
+    settings.install(app, environment)
+    observed.install(app)
+    inputs.install(app)
+    callers.install(app, revoked)
+    failures.install(app, translations or {})
+
+
+def current(kind: type[T]) -> T:
+    """Return the frozen list of what the house leans on: `app.extensions["deps"]`."""
+    deps = current_app.extensions["deps"]
+    if not isinstance(deps, kind):
+        raise TypeError(f"deps is no {kind.__name__}")
+    return deps

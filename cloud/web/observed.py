@@ -1,0 +1,124 @@
+"""Each request as operators see it: one span, one log line, its metrics, its correlation id."""
+
+import re
+import uuid
+from contextlib import ExitStack
+from functools import cache
+from http import HTTPStatus
+from time import perf_counter
+
+import structlog
+from flask import Flask, Response, g, request
+from opentelemetry.trace import SpanKind, StatusCode
+
+from cloud import tracing
+from cloud.web import metrics
+from cloud.web.settings import settings
+
+log = structlog.get_logger()
+
+_CORRELATION = "X-Correlation-Id"
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
+_SECURITY = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_SERVER_FAULT = 500
+
+
+def install(app: Flask) -> None:
+    """Observe every request of `app`; the first hook in and the last one out."""
+    app.before_request(_begin)
+    app.after_request(_end)
+    app.teardown_request(_close)
+
+
+def _begin() -> None:
+    g.started = perf_counter()
+    g.closing = closing = ExitStack()
+    attributes = {"http.request.method": request.method, "http.route": _route(404)}
+    g.span = closing.enter_context(
+        tracing.span(
+            f"{request.method} {_route(404)}",
+            SpanKind.SERVER,
+            attributes=attributes,
+            parent=tracing.extract(dict(request.headers)),
+        )
+    )
+    g.correlation_id = _correlation_id()
+    token = tracing.correlation_id.set(g.correlation_id)
+    closing.callback(tracing.correlation_id.reset, token)
+    closing.callback(structlog.contextvars.unbind_contextvars, "principal")
+
+
+def _correlation_id() -> str:
+    """Take the caller's when it is a UUID: anything else could forge lines of our logs.
+
+    A fresh one is the trace id in a UUID's spelling, so that either finds the other.
+    """
+    given = request.headers.get(_CORRELATION, "")
+    if _UUID.fullmatch(given):
+        return given
+    trace = tracing.current_trace_id()
+    return str(uuid.UUID(trace) if trace else uuid.uuid4())
+
+
+def _end(response: Response) -> Response:
+    took = perf_counter() - g.started
+    status, route = response.status_code, _route(response.status_code)
+    response.headers[_CORRELATION] = g.correlation_id
+    for name, value in _SECURITY.items():
+        response.headers.setdefault(name, value)
+    _allow_origin(response)
+    metrics.observe(request.method, route, status, g.get("failure"), took)
+    g.span.set_attribute("http.response.status_code", status)
+    if status >= _SERVER_FAULT:
+        g.span.set_status(StatusCode.ERROR)
+    principal = g.get("principal")
+    write = log.debug if route.startswith("/actuator") else log.info
+    write(
+        "request",
+        method=request.method,
+        route=route,
+        status=status,
+        took_ms=round(took * 1000, 1),
+        principal=principal.user_id if principal else None,
+    )
+    return response
+
+
+def _close(_error: BaseException | None) -> None:
+    if "closing" in g:
+        g.closing.close()
+
+
+def _route(status: int) -> str:
+    """Return the route's template: never a path, which may hold an e-mail address."""
+    if request.url_rule is not None:
+        return _template(request.url_rule.rule)
+    if status == HTTPStatus.NOT_FOUND:
+        return "NOT_FOUND"
+    return "REDIRECTION" if 300 <= status < 400 else "UNKNOWN"  # noqa: PLR2004 - status classes
+
+
+@cache
+def _template(rule: str) -> str:
+    """Spell a rule as Spring does: `/api/customers/{id}`."""
+    return _PLACEHOLDER.sub(r"{\1}", rule)
+
+
+def _allow_origin(response: Response) -> None:
+    """Answer a browser that calls this port itself; behind the gateway CORS is the gateway's."""
+    origin = request.headers.get("Origin")
+    if origin not in settings().allowed_origins or "X-Forwarded-For" in request.headers:
+        return
+    response.headers["Access-Control-Allow-Origin"] = origin
+    response.vary.add("Origin")
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "")
+        response.headers["Access-Control-Allow-Headers"] = (
+            f"Authorization, Content-Type, {_CORRELATION}"
+        )
+        response.headers["Access-Control-Max-Age"] = "1800"
