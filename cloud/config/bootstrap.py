@@ -1,0 +1,138 @@
+"""How an instance comes by its properties: its own files, its environment, the Config Server."""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+
+import structlog
+
+from cloud import logging
+from cloud.config import remote, sources
+from cloud.config.properties import Properties
+from cloud.config.sources import PropertySource
+from cloud.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+Subscriber = Callable[[Properties, frozenset[str]], None]
+
+
+class Environment:
+    """The live holder of one instance: whoever keeps it sees what a refresh brings."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._properties = properties
+        self._subscribers: list[Subscriber] = []
+        self._turn = threading.Lock()
+
+    @property
+    def properties(self) -> Properties:
+        """The snapshot that holds now."""
+        return self._properties
+
+    def subscribe(self, callback: Subscriber) -> None:
+        """Have `callback` called with the fresh properties and the changed keys."""
+        self._subscribers.append(callback)
+
+    def replace(self, fresh: Properties) -> frozenset[str]:
+        """Put `fresh` in force and tell the subscribers; gives the changed keys.
+
+        Keys of the process environment do not count (Spring Cloud's ContextRefresher). A
+        subscriber that fails is logged; the others still hear of the change.
+        """
+        with self._turn:
+            old, self._properties = self._properties, fresh
+            keys = old.keys() | fresh.keys()
+            changed = frozenset(key for key in keys if _safe(old, key) != _safe(fresh, key))
+            if changed:
+                for callback in list(self._subscribers):
+                    self._tell(callback, fresh, changed)
+        return changed
+
+    @staticmethod
+    def _tell(callback: Subscriber, fresh: Properties, changed: frozenset[str]) -> None:
+        try:
+            callback(fresh, changed)
+        except Exception:
+            log.exception(
+                "refresh_subscriber_failed", subscriber=getattr(callback, "__qualname__", "?")
+            )
+
+
+def _safe(properties: Properties, key: str) -> str | None:
+    try:
+        return properties.get(key)
+    except ConfigurationError as error:
+        return str(error)
+
+
+_live: dict[str, Environment] = {}
+_starting = threading.Lock()
+
+
+def environment(house: str) -> Environment:
+    """Give the process's one Environment of a house, bootstrapped on first call.
+
+    Waits for the Config Server as `spring.config.import` and `spring.cloud.config.*` say.
+
+    Raises:
+        ConfigurationError: the process must not start; the text is one line.
+    """
+    with _starting:
+        if house not in _live:
+            _live[house] = Environment(load(Path(str(resources.files(house))), os.environ))  # noqa: TID251 - the one reader
+        return _live[house]
+
+
+def load(folder: Path, variables: Mapping[str, str]) -> Properties:
+    """Read everything anew.
+
+    Precedence, high to low (Spring Boot's order for an import inside `application.yml`):
+    SPRING_APPLICATION_JSON, environment, the Config Server's overrides and profile sources,
+    `application-<profile>.yml`, the Config Server's shared sources, `application.yml`.
+    """
+    above = [sources.from_environment(variables)]
+    if given := variables.get("SPRING_APPLICATION_JSON"):
+        above.insert(0, sources.from_json("SPRING_APPLICATION_JSON", given))
+    profiles = _profiles([*above, *sources.from_file(folder / "application.yml", ())])
+    shared = sources.from_file(folder / "application.yml", profiles)
+    own = [
+        source
+        for profile in reversed(profiles)
+        for source in sources.from_file(folder / f"application-{profile}.yml", profiles)
+    ]
+    local = _properties([*above, *own, *shared], profiles)
+    logging.configure(local, "start")
+    fetched = remote.fetch_all(local)
+    ranked = [source for source in fetched if _profile_specific(source, profiles)]
+    general = [source for source in fetched if source not in ranked]
+    properties = _properties([*above, *ranked, *own, *general, *shared], profiles)
+    for source in properties.sources:
+        for key, held in source.values.items():
+            if held.value.startswith("{cipher}"):
+                properties.get(key)
+    logging.configure(properties, "start")
+    return properties
+
+
+def _profiles(found: Sequence[PropertySource]) -> tuple[str, ...]:
+    properties = Properties(found)
+    active = properties.listing("spring.profiles.active")
+    included = properties.listing("spring.profiles.include")
+    default = properties.listing("spring.profiles.default", ("default",))
+    return tuple(dict.fromkeys((*included, *(active or default))))
+
+
+def _properties(found: Sequence[PropertySource], profiles: Sequence[str]) -> Properties:
+    application = Properties(found).text("spring.application.name", "application")
+    return Properties(found, application=application, profiles=profiles)
+
+
+def _profile_specific(source: PropertySource, profiles: Sequence[str]) -> bool:
+    # The rule of Spring's ConfigServerConfigDataLoader: by the source's name.
+    return source.name in remote.ON_TOP or any(
+        re.search(rf"[-,]{re.escape(profile)}\b", source.name) for profile in profiles
+    )
