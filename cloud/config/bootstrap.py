@@ -119,7 +119,7 @@ def load(folder: Path, variables: Mapping[str, str]) -> Properties:
 
 
 def _profiles(found: Sequence[PropertySource]) -> tuple[str, ...]:
-    properties = Properties(found)
+    properties = _properties(found, ())
     active = properties.listing("spring.profiles.active")
     included = properties.listing("spring.profiles.include")
     default = properties.listing("spring.profiles.default", ("default",))
@@ -127,8 +127,9 @@ def _profiles(found: Sequence[PropertySource]) -> tuple[str, ...]:
 
 
 def _properties(found: Sequence[PropertySource], profiles: Sequence[str]) -> Properties:
-    application = Properties(found).text("spring.application.name", "application")
-    return Properties(found, application=application, profiles=profiles)
+    unnamed = Properties("application", profiles, found)
+    application = unnamed.text("spring.application.name", "application")
+    return Properties(application, profiles, found)
 
 
 def _profile_specific(source: PropertySource, profiles: Sequence[str]) -> bool:

@@ -43,11 +43,7 @@ class Properties:
     """
 
     def __init__(
-        self,
-        sources: Sequence[PropertySource],
-        *,
-        application: str = "application",
-        profiles: Sequence[str] = ("default",),
+        self, application: str, profiles: Sequence[str], sources: Sequence[PropertySource]
     ) -> None:
         self.application = application
         self.profiles = tuple(profiles)
@@ -58,9 +54,14 @@ class Properties:
         self._fill()
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], **settings: Any) -> Self:
+    def of(
+        cls,
+        values: Mapping[str, Any],
+        application: str = "app",
+        profiles: Sequence[str] = ("default",),
+    ) -> Self:
         """Build from one mapping of nested or dotted names."""
-        return cls([from_mapping("inline", values)], **settings)
+        return cls(application, profiles, [from_mapping("inline", values)])
 
     def _fill(self) -> None:
         known: dict[str, list[str]] = {}
