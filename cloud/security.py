@@ -179,15 +179,20 @@ def _strings(value: object) -> frozenset[str]:
 
 def allowed_networks(properties: "Properties") -> Networks:
     """Read `nozie.management.allowed-networks`: who may see details; private networks if unset."""
-    return _networks(properties, "nozie.management.allowed-networks", PRIVATE_NETWORKS)
+    return networks(properties, "nozie.management.allowed-networks", PRIVATE_NETWORKS)
 
 
 def trusted_proxies(properties: "Properties") -> Networks:
     """Read `nozie.gateway.trusted-proxies`: whose X-Forwarded-For we believe; nobody's if unset."""
-    return _networks(properties, "nozie.gateway.trusted-proxies", ())
+    return networks(properties, "nozie.gateway.trusted-proxies", ())
 
 
-def _networks(properties: "Properties", key: str, default: Sequence[str]) -> Networks:
+def networks(properties: "Properties", key: str, default: Sequence[str]) -> Networks:
+    """Read a list of networks (CIDR) or single addresses.
+
+    Raises:
+        ConfigurationError: an entry is neither.
+    """
     try:
         return tuple(ip_network(item, strict=False) for item in properties.listing(key, default))
     except ValueError:
