@@ -1,0 +1,148 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cloud.config import Environment
+from payment.app import create_app
+from tests.properties import bearer, properties
+
+pytestmark = pytest.mark.estate
+
+BODY = {"customerId": 1, "movieId": "rented", "amount": 4.99}
+CREATE = "/api/payments/create"
+
+
+@pytest.fixture
+def app(environment):
+    return create_app(environment)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+def pay(client, headers=None, **change):
+    return client.post(CREATE, json={**BODY, **change}, headers={**bearer(), **(headers or {})})
+
+
+def test_a_payment_starts_pending(client):
+    answer = pay(client)
+    assert answer.status_code == 201
+    started = answer.json["data"]
+    assert set(started) == {"transactionId", "clientSecret", "ephemeralKey", "customerId"}
+    one = client.get(f"/api/payments/transaction/{started['transactionId']}", headers=bearer())
+    assert one.json["data"]["status"] == "pending"
+    assert b'"amount":4.99' in one.data
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        pytest.param({"amount": 5}, 400, id="not the catalogue's price"),
+        pytest.param({"amount": "4.99"}, 201, id="a numeric text is a number"),
+        pytest.param({"amount": 4.999}, 400, id="a part of a cent"),
+        pytest.param({"amount": 0}, 400, id="nothing"),
+        pytest.param({"amount": -4.99}, 400, id="less than nothing"),
+        pytest.param({"amount": 1e30}, 400, id="more than a column holds"),
+        pytest.param({"amount": None}, 400, id="no amount"),
+        pytest.param({"currency": "eur"}, 400, id="another currency"),
+        pytest.param({"currency": "USD"}, 201, id="currency in capitals"),
+        pytest.param({"currency": "dollars"}, 400, id="no currency code"),
+        pytest.param({"movieId": " "}, 400, id="blank movie"),
+        pytest.param({"movieId": "m" * 256}, 400, id="overlong movie"),
+        pytest.param({"movieId": "missing"}, 404, id="unknown movie"),
+        pytest.param({"movieId": "free", "amount": 1}, 400, id="a free title is not sold"),
+        pytest.param({"movieId": "strange"}, 502, id="a price nobody can read"),
+        pytest.param({"customerId": 2}, 403, id="somebody else's record"),
+        pytest.param({"customerId": 3}, 201, id="a record of the same e-mail"),
+        pytest.param({"customerId": 99}, 404, id="unknown customer"),
+        pytest.param({"customerId": 2**63}, 400, id="beyond 64 bits"),
+        pytest.param({"customerId": "one"}, 400, id="no number"),
+    ],
+)
+def test_what_may_be_paid(client, change, status):
+    assert pay(client, **change).status_code == status
+
+
+def test_a_broken_catalogue_is_an_honest_502_or_503(client, neighbours):
+    neighbours.broken = True
+    assert pay(client).status_code in {502, 503}
+
+
+def test_without_a_token_nothing_is_paid(client):
+    assert client.post(CREATE, json=BODY).status_code == 401
+
+
+def test_a_key_replays_the_first_answer(client):
+    key = {"Idempotency-Key": "k1"}
+    first, again = pay(client, key), pay(client, key)
+    assert (again.status_code, again.data) == (201, first.data)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    assert pay(client, key, movieId="missing").status_code == 422
+
+
+def test_a_refused_payment_uses_up_no_key(client):
+    key = {"Idempotency-Key": "k1"}
+    assert pay(client, key, amount=1).status_code == 400
+    assert pay(client, key).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "key", [pytest.param("k" * 256, id="overlong"), pytest.param(" ", id="blank")]
+)
+def test_an_unusable_key_is_refused(client, key):
+    assert pay(client, idempotencyKey=key).status_code == 400
+
+
+def test_twenty_parallel_creates_of_one_key_make_one_transaction(app):
+    def once(_):
+        return pay(app.test_client(), {"Idempotency-Key": "k"})
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(once, range(20)))
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    made = {json.loads(each.data)["data"]["transactionId"] for each in answers if each.json["data"]}
+    assert len(made) == 1
+    listed = app.test_client().get("/api/payments", headers=bearer()).json["data"]
+    assert [each["id"] for each in listed] == list(made)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        pytest.param("/api/payments/transactions/1", bearer(7), 200, id="own"),
+        pytest.param("/api/payments/transactions/1", bearer(9, "ADMIN"), 200, id="an ADMIN"),
+        pytest.param("/api/payments/transactions/2", bearer(7), 404, id="somebody else's"),
+        pytest.param("/api/payments/transactions/99", bearer(7), 404, id="nobody's"),
+        pytest.param("/api/payments/transactions/x", bearer(7), 400, id="no number"),
+        pytest.param("/api/payments/transactions/1", {}, 401, id="no token"),
+        pytest.param("/api/payments/transactions/1?size=101", bearer(7), 400, id="too many"),
+        pytest.param("/api/payments/transaction/999", bearer(7), 404, id="no transaction"),
+        pytest.param(
+            "/api/payments/check-purchase?customerId=1&movieId=rented", bearer(7), 200, id="check"
+        ),
+        pytest.param(
+            "/api/payments/check-purchase?customerId=2&movieId=rented", bearer(7), 404, id="foreign"
+        ),
+        pytest.param("/api/payments/check-purchase?customerId=1", bearer(7), 400, id="no movie"),
+    ],
+)
+def test_who_may_read(client, path, headers, status):
+    assert client.get(path, headers=headers).status_code == status
+
+
+def test_a_stranger_does_not_see_a_transaction(client):
+    made = pay(client).json["data"]["transactionId"]
+    path = f"/api/payments/transaction/{made}"
+    assert client.get(path, headers=bearer(8)).status_code == 404
+    assert client.get(path, headers=bearer(8, "ADMIN")).status_code == 200
+
+
+def test_without_a_provider_a_payment_is_501(settings, engine):
+    values = {key: settings.text(key) for key in settings.sources[0].values}
+    values["nozie.payment.provider"] = "none"
+    app = create_app(Environment(properties("payment-service", values)))
+    assert pay(app.test_client()).status_code == 501
