@@ -2,6 +2,7 @@
 
 from cloud.client import ServiceClient
 from flask import Flask
+from sqlalchemy import Engine
 
 from cloud import actuator, web
 from cloud.clock import utc_now
@@ -34,3 +35,7 @@ def create_app(environment: Environment) -> Flask:
     app.register_blueprint(routes.bp)
     actuator.install(app, environment, checks={"db": postgres.check(engine)}, essential={"db"})
     return app
+
+
+def _provider(settings: Settings, engine: Engine) -> Sandbox | None:
+    return Sandbox(engine, settings.sandbox_delay) if settings.provider == "sandbox" else None
