@@ -1,0 +1,141 @@
+"""Registration: what this instance says about itself (`eureka.instance.*`)."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+
+from cloud.config import Properties
+from cloud.envelope import zoned_date_time
+from cloud.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """The facts of one lease; its status is not among them, since that changes.
+
+    Attributes:
+        app: upper case, as Eureka lists it.
+        host: what callers connect to; the address when `prefer-ip-address` is set.
+        vip: the service id; callers look instances up by it.
+        renewal: time between heartbeats.
+        duration: time without a heartbeat after which the lease ends. The server really waits
+            twice as long.
+    """
+
+    instance_id: str
+    app: str
+    host: str
+    ip: str
+    port: int
+    port_enabled: bool
+    secure_port: int
+    secure_port_enabled: bool
+    vip: str
+    secure_vip: str
+    home_page_url: str
+    status_page_url: str
+    health_check_url: str
+    renewal: timedelta
+    duration: timedelta
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, properties: Properties, *, port: int, eureka_url: str, now: datetime
+    ) -> "Registration":
+        """Read the settings; `port` is the one the socket really listens on."""
+        own = _Reader(properties)
+        name = own.text("appname", properties.application)
+        ip = own.text("ip-address", "") or own_address(eureka_url)
+        host = own.text("hostname", "") or socket.gethostname()
+        number = properties.get("spring.application.instance-id") or str(port)
+        instance_id = own.text("instance-id", f"{host}:{properties.application}:{number}")
+        if "/" in instance_id:
+            raise ConfigurationError("eureka.instance.instance-id: a slash cannot be in a lease id")
+        called = ip if own.flag("prefer-ip-address", default=False) else host
+        served = own.number("non-secure-port", port)
+        base = f"http://{called}:{served}"
+        renewal = own.span("lease-renewal-interval-in-seconds", 30)
+        return cls(
+            instance_id=instance_id,
+            app=name.upper(),
+            host=called,
+            ip=ip,
+            port=served,
+            port_enabled=own.flag("non-secure-port-enabled", default=True),
+            secure_port=own.number("secure-port", 443),
+            secure_port_enabled=own.flag("secure-port-enabled", default=False),
+            vip=own.text("virtual-host-name", properties.application),
+            secure_vip=own.text("secure-virtual-host-name", properties.application),
+            home_page_url=own.text("home-page-url", base + own.text("home-page-url-path", "/")),
+            status_page_url=own.text(
+                "status-page-url", base + own.text("status-page-url-path", "/actuator/info")
+            ),
+            health_check_url=own.text(
+                "health-check-url", base + own.text("health-check-url-path", "/actuator/health")
+            ),
+            renewal=renewal,
+            duration=own.span("lease-expiration-duration-in-seconds", 90),
+            metadata={
+                "management.port": str(served),
+                "management.context-path": "/actuator",
+                # Spring Boot Admin reads an instance anew when this differs.
+                "startup": zoned_date_time(now),
+                **properties.subset("eureka.instance.metadata-map"),
+            },
+        )
+
+
+class _Reader:
+    """Reads below `eureka.instance`."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._properties = properties
+
+    def text(self, key: str, default: str) -> str:
+        return self._properties.text(f"eureka.instance.{key}", default)
+
+    def number(self, key: str, default: int) -> int:
+        return self._properties.integer(f"eureka.instance.{key}", default, minimum=0, maximum=65535)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        return self._properties.boolean(f"eureka.instance.{key}", default)
+
+    def span(self, key: str, default: int) -> timedelta:
+        span = self._properties.duration(
+            f"eureka.instance.{key}", timedelta(seconds=default), unit="s"
+        )
+        if span < timedelta(seconds=1):
+            raise ConfigurationError(f"eureka.instance.{key}: at least one second")
+        return span
+
+
+def own_address(eureka_url: str) -> str:
+    """Return the address by which this machine reaches Eureka; loopback when it has none.
+
+    A machine has several addresses; neighbours of the registry share a network with it. Connecting
+    a datagram socket sends nothing, it only asks the routing table.
+    """
+    parts = urlsplit(eureka_url)
+    try:
+        found = socket.getaddrinfo(
+            parts.hostname, parts.port or 80, family=socket.AF_INET, type=socket.SOCK_DGRAM
+        )
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(found[0][4])
+            return str(probe.getsockname()[0])
+    except OSError:
+        return _any_address()
+
+
+def _any_address() -> str:
+    """Return the address of the default route, for a start before Eureka's name resolves."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # TEST-NET-1 (RFC 5737): never a real neighbour, always behind the default route.
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"

@@ -1,0 +1,60 @@
+"""How a house is served: `gunicorn -c python:cloud.server identity.wsgi:app`.
+
+gunicorn takes every name in this module that is one of its settings. They follow the house's
+properties; an option on gunicorn's command line still wins over them.
+"""
+
+import gc
+import sys
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+from prometheus_client import multiprocess
+
+from cloud.config import environment
+from cloud.server.companions import Companions
+from cloud.server.registrar import companions_of
+from cloud.server.settings import (
+    Logger,
+    begin_process,
+    clear_run_folder,
+    house_of,
+    settings,
+    stop_in_one_line,
+)
+
+__all__ = ["Logger"]
+
+HOUSE = house_of(sys.argv)
+if HOUSE:
+    sys.excepthook = stop_in_one_line
+    ENVIRONMENT = environment(HOUSE)
+    globals().update(settings(ENVIRONMENT.properties))
+
+
+def on_starting(arbiter: Arbiter) -> None:
+    """Begin with a clean run folder, unless another arbiter still serves from it."""
+    if not arbiter.master_pid:
+        clear_run_folder(ENVIRONMENT.properties)
+
+
+def when_ready(arbiter: Arbiter) -> None:
+    """Start the companions: the socket listens, no worker is there yet."""
+    # What was loaded so far is never garbage. Frozen, no collection in a worker touches its
+    # pages, and they stay shared between all processes of the instance.
+    gc.collect()
+    gc.freeze()
+    port = arbiter.LISTENERS[0].sock.getsockname()[1]
+    Companions(arbiter, ENVIRONMENT, companions_of(str(HOUSE), ENVIRONMENT, port)).install()
+
+
+def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
+    """Give the worker what does not survive a fork."""
+    begin_process(ENVIRONMENT.properties, f"worker-{worker.age}")
+
+
+def child_exit(_arbiter: Arbiter, worker: Worker) -> None:
+    """Take a gone worker's live gauges out of the metrics."""
+    forget: Any = multiprocess.mark_process_dead
+    forget(worker.pid)

@@ -1,0 +1,230 @@
+"""Companions: the processes beside the workers, forked and supervised by gunicorn's arbiter.
+
+The arbiter has no threads, so forking it is safe at any time. Its main loop calls
+`manage_workers` at least once a second and `stop` on every way out; both are wrapped here.
+"""
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import setproctitle
+import structlog
+from gunicorn.arbiter import Arbiter
+from prometheus_client import multiprocess
+
+from cloud.config import Environment
+from cloud.server.settings import begin_process
+
+log = structlog.get_logger()
+
+Manner = Literal["drain", "now", "hand over"]
+Work = Callable[[Environment, "Orders"], None]
+
+_MANNERS: dict[int, Manner] = {
+    signal.SIGTERM: "drain",
+    signal.SIGQUIT: "now",
+    signal.SIGUSR2: "hand over",
+}
+_ORDERS = frozenset(_MANNERS)
+_LOOK_AROUND_S = 0.5
+_STEADY_S = 60.0
+_LONGEST_PAUSE_S = 30.0
+_REGISTRAR = "registrar"
+
+
+class Orders(threading.Event):
+    """Set when the companion must end.
+
+    Attributes:
+        manner: how: after a drain, at once, or handing its role to a successor.
+    """
+
+    manner: Manner = "drain"
+
+
+@dataclass
+class Companion:
+    """One process beside the workers, and how its restarts are paced.
+
+    Attributes:
+        handle: a pidfd: it stays ours when gunicorn reaps the process, and a signal sent to it
+            can never reach a stranger that got the same pid.
+    """
+
+    name: str
+    work: Work
+    handle: int | None = None
+    pid: int = 0
+    started: float = 0.0
+    pause: float = 0.0
+    due: float = 0.0
+
+    def alive(self) -> bool:
+        """Tell whether the process is still there; give up its handle when it is not."""
+        if self.handle is None:
+            return False
+        if not select.select([self.handle], [], [], 0)[0]:
+            return True
+        os.close(self.handle)
+        self.handle = None
+        return False
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if there is still somebody to get it."""
+        if self.alive() and self.handle is not None:
+            signal.pidfd_send_signal(self.handle, number)
+
+
+class Companions:
+    """The companions of one arbiter."""
+
+    def __init__(self, arbiter: Arbiter, environment: Environment, works: dict[str, Work]) -> None:
+        self._arbiter = arbiter
+        self._environment = environment
+        self._all = [Companion(name, work) for name, work in works.items()]
+        self._manage_workers = arbiter.manage_workers
+        self._stop = arbiter.stop
+        self._stopping = False
+        wait = environment.properties.duration(
+            "nozie.server.deregister-wait", timedelta(seconds=5), unit="s"
+        )
+        # Time for a call to Eureka that is under way, DOWN, the wait, and the DELETE.
+        self._patience = wait + timedelta(seconds=10)
+
+    def install(self) -> None:
+        """Start all, and hook into the arbiter's loop and its way out."""
+        # Replaced on this one object: gunicorn has hooks for neither place.
+        vars(self._arbiter).update(manage_workers=self._manage, stop=self.stop)
+        self._supervise()
+
+    def _manage(self) -> None:
+        self._manage_workers()
+        self._supervise()
+
+    def _supervise(self) -> None:
+        """Start what does not run, crashed ones after a growing pause."""
+        # After USR2 two arbiters serve side by side. The lease and the queues stay with the
+        # old one until it is gone.
+        if self._stopping or self._arbiter.master_pid:
+            return
+        now = time.monotonic()
+        for companion in self._all:
+            if companion.handle is not None and not companion.alive():
+                self._bury(companion, now)
+            if companion.handle is None and now >= companion.due:
+                self._start(companion, now)
+
+    def _bury(self, companion: Companion, now: float) -> None:
+        """Note the death of a companion that should live, and when to try again."""
+        steady = now - companion.started > _STEADY_S
+        companion.pause = 0.0 if steady else min(companion.pause * 2 or 1.0, _LONGEST_PAUSE_S)
+        companion.due = now + companion.pause
+        multiprocess.mark_process_dead(companion.pid)  # type: ignore[no-untyped-call]
+        log.error("companion_died", companion=companion.name, restart_in_s=companion.pause)
+
+    def _start(self, companion: Companion, now: float) -> None:
+        # Blocked over the fork: an order that comes early waits for the child's guard, instead
+        # of ending in the queue that the child inherits from the arbiter.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+        arbiter_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._live(companion, arbiter_pid)
+        companion.pid, companion.started = pid, now
+        companion.handle = os.pidfd_open(pid)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+    def _live(self, companion: Companion, arbiter_pid: int) -> None:
+        """Be the companion: everything from here on runs in the child, which never returns."""
+        for number in (*self._arbiter.SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        # Ctrl-C and a hang-up reach the whole process group; companions wait for the arbiter.
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        for listener in self._arbiter.LISTENERS:
+            listener.sock.close()
+        properties = self._environment.properties
+        setproctitle.setproctitle(f"gunicorn: {companion.name} [{properties.application}]")
+        orders = Orders()
+        threading.Thread(target=_guard, args=(orders, arbiter_pid), daemon=True).start()
+        try:
+            begin_process(properties, companion.name)
+            companion.work(self._environment, orders)
+        except Exception:
+            log.exception("companion_failed", companion=companion.name)
+            sys.exit(1)
+        sys.exit(0)
+
+    def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
+        """End the companions around gunicorn's own stop: the registrar before the workers.
+
+        While the registrar takes the instance out of Eureka and callers learn of it, the workers
+        still serve. The others end beside the workers, and may finish what they have in hand.
+        """
+        first = not self._stopping
+        self._stopping = True
+        if first:
+            self._end_registrar(graceful=graceful)
+            for companion in self._all:
+                companion.send(signal.SIGTERM if graceful else signal.SIGQUIT)
+        try:
+            self._stop(graceful)
+        finally:
+            self._end_others(graceful=graceful)
+
+    def _end_others(self, *, graceful: bool) -> None:
+        limit = time.monotonic() + (self._arbiter.cfg.graceful_timeout if graceful else 2.0)
+        self._await(self._all, limit)
+        for companion in self._all:
+            companion.send(signal.SIGKILL)
+        self._await(self._all, time.monotonic() + 1.0)
+        self._arbiter.reap_workers()
+
+    def _end_registrar(self, *, graceful: bool) -> None:
+        registrars = [companion for companion in self._all if companion.name == _REGISTRAR]
+        # A successor (USR2) serves on under the same lease: it must not be cancelled.
+        successor = self._arbiter.reexec_pid != 0
+        order = signal.SIGTERM if graceful else signal.SIGQUIT
+        for registrar in registrars:
+            registrar.send(signal.SIGUSR2 if successor else order)
+        patience = self._patience.total_seconds() if graceful else 3.0
+        self._await(registrars, time.monotonic() + patience, hurry=graceful)
+
+    def _await(self, those: list[Companion], limit: float, *, hurry: bool = False) -> None:
+        """Wait for processes to end, until `limit`, or a second signal that asks to hurry."""
+        while any(companion.alive() for companion in those) and time.monotonic() < limit:
+            if hurry and self._asked_to_hurry():
+                limit = min(limit, time.monotonic() + 2.0)
+                for companion in those:
+                    companion.send(signal.SIGQUIT)
+            time.sleep(0.05)  # noqa: TID251 - the arbiter's main thread, as gunicorn waits
+
+    def _asked_to_hurry(self) -> bool:
+        queue = self._arbiter.SIG_QUEUE
+        return not queue.empty() and queue.get_nowait() in (signal.SIGINT, signal.SIGQUIT)
+
+
+def _guard(orders: Orders, arbiter_pid: int) -> None:
+    """Turn signals into orders, and end the process when it has lost its arbiter."""
+    orphaned_at: float | None = None
+    while True:
+        received = signal.sigtimedwait(_ORDERS, _LOOK_AROUND_S)
+        if received is not None:
+            orders.manner = _MANNERS[received.si_signo]
+            orders.set()
+        if os.getppid() == arbiter_pid:
+            continue
+        if orphaned_at is None:
+            orphaned_at = time.monotonic()
+            orders.manner = "now"
+            orders.set()
+        elif time.monotonic() - orphaned_at > _LONGEST_PAUSE_S:
+            os._exit(1)

@@ -1,0 +1,23 @@
+"""Prepares by writing a file; one companion that counts its starts, one that crashes."""
+
+import threading
+
+from cloud.config import Environment
+from cloud.errors import UnavailableError
+from cloud.eureka.folder import run_folder
+
+
+def prepare(environment: Environment) -> None:
+    if (run_folder(environment.properties) / "not-yet").exists():
+        raise UnavailableError("the sample database is not reachable")
+
+
+def ticker(environment: Environment, stop: threading.Event) -> None:
+    with (run_folder(environment.properties) / "ticker").open("a") as file:
+        file.write("started\n")
+        file.flush()
+        stop.wait()
+        file.write("stopped\n")
+
+
+COMPANIONS = {"ticker": ticker}
