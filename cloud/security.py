@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jwt
 import structlog
@@ -25,6 +25,7 @@ OPEN_PROFILES = frozenset({"default", "dev", "test"})
 # RFC 7518 section 3.2: the key is at least as long as the hash, here in bytes.
 _KEY_BYTES = {"HS512": 64, "HS384": 48, "HS256": 32}
 
+LOOPBACK = ("127.0.0.0/8", "::1/128")
 PRIVATE_NETWORKS = (
     "127.0.0.0/8",
     "10.0.0.0/8",
@@ -182,9 +183,16 @@ def allowed_networks(properties: "Properties") -> Networks:
     return networks(properties, "nozie.management.allowed-networks", PRIVATE_NETWORKS)
 
 
-def trusted_proxies(properties: "Properties") -> Networks:
-    """Read `nozie.gateway.trusted-proxies`: whose X-Forwarded-For we believe; nobody's if unset."""
-    return networks(properties, "nozie.gateway.trusted-proxies", ())
+def trusted_proxies(
+    properties: "Properties", room: Literal["gateway", "web"] = "gateway"
+) -> Networks:
+    """Read whose X-Forwarded-For we believe.
+
+    `nozie.gateway.trusted-proxies` is for the door, which believes nobody if unset;
+    `nozie.web.trusted-proxies` for a service behind it, which believes its own machine if unset.
+    """
+    default = LOOPBACK if room == "web" else ()
+    return networks(properties, f"nozie.{room}.trusted-proxies", default)
 
 
 def networks(properties: "Properties", key: str, default: Sequence[str]) -> Networks:
