@@ -9,12 +9,14 @@ from collections.abc import MutableMapping
 from threading import Lock
 from time import monotonic
 
-from prometheus_client import Counter, Gauge, Summary
+from prometheus_client import Counter, Gauge, Summary, disable_created_metrics
 
 _LABELS = ("error", "exception", "method", "outcome", "status", "uri")
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _OUTCOMES = ("INFORMATIONAL", "SUCCESS", "REDIRECTION", "CLIENT_ERROR", "SERVER_ERROR")
 _WINDOW_SECONDS = 60
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _requests = Summary("http_server_requests_seconds", "Time of a request until its headers", _LABELS)
 _slowest = Gauge(
@@ -23,7 +25,7 @@ _slowest = Gauge(
     _LABELS,
     multiprocess_mode="livemax",
 )
-_events = Counter("logback_events", "Lines written to the log", ("level",))
+_lines = Counter("logback_events", "Lines written to the log", ("level",))
 
 
 class _Peaks:
@@ -66,11 +68,19 @@ def observe(method: str, route: str, status: int, failure: str | None, seconds: 
     _peaks.add(labels, seconds)
 
 
-class LogCounter(logging.Handler):
-    """Counts lines by level, as Micrometer counts Logback's."""
+def count_lines() -> None:
+    """Count what this process logs, by Logback's level names."""
+    root = logging.getLogger()
+    if _counter not in root.handlers:
+        root.addHandler(_counter)
 
+
+class _LineCounter(logging.Handler):
     _NAMES = ((logging.ERROR, "error"), (logging.WARNING, "warn"), (logging.INFO, "info"))
 
     def emit(self, record: logging.LogRecord) -> None:
         names = (name for level, name in self._NAMES if record.levelno >= level)
-        _events.labels(next(names, "debug")).inc()
+        _lines.labels(next(names, "debug")).inc()
+
+
+_counter = _LineCounter()

@@ -17,7 +17,6 @@ from cloud.web.settings import settings
 
 log = structlog.get_logger()
 
-_CORRELATION = "X-Correlation-Id"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"<(?:[^:<>]+:)?([^<>]+)>")
 _SECURITY = {
@@ -30,6 +29,7 @@ _SERVER_FAULT = 500
 
 def install(app: Flask) -> None:
     """Observe every request of `app`; the first hook in and the last one out."""
+    metrics.count_lines()
     app.before_request(_begin)
     app.after_request(_end)
     app.teardown_request(_close)
@@ -38,37 +38,36 @@ def install(app: Flask) -> None:
 def _begin() -> None:
     g.started = perf_counter()
     g.closing = closing = ExitStack()
-    attributes = {"http.request.method": request.method, "http.route": _route(404)}
+    g.correlation_id = _given_id() or str(uuid.uuid4())
+    parent = tracing.extract(dict(request.headers))
     g.span = closing.enter_context(
         tracing.span(
-            f"{request.method} {_route(404)}",
+            f"{request.method} {_route(HTTPStatus.NOT_FOUND)}",
             SpanKind.SERVER,
-            attributes=attributes,
-            parent=tracing.extract(dict(request.headers)),
+            attributes={
+                "http.request.method": request.method,
+                "http.route": _route(HTTPStatus.NOT_FOUND),
+            },
+            parent=parent,
+            # A new trace gets the correlation id as its own, so that either finds the other.
+            trace_id=None if parent else g.correlation_id.replace("-", ""),
         )
     )
-    g.correlation_id = _correlation_id()
     token = tracing.correlation_id.set(g.correlation_id)
     closing.callback(tracing.correlation_id.reset, token)
     closing.callback(structlog.contextvars.unbind_contextvars, "principal")
 
 
-def _correlation_id() -> str:
-    """Take the caller's when it is a UUID: anything else could forge lines of our logs.
-
-    A fresh one is the trace id in a UUID's spelling, so that either finds the other.
-    """
-    given = request.headers.get(_CORRELATION, "")
-    if _UUID.fullmatch(given):
-        return given
-    trace = tracing.current_trace_id()
-    return str(uuid.UUID(trace) if trace else uuid.uuid4())
+def _given_id() -> str | None:
+    """Take the caller's when it is a UUID: anything else could forge lines of our logs."""
+    given = request.headers.get(tracing.CORRELATION, "")
+    return given if _UUID.fullmatch(given) and given.strip("0-") else None
 
 
 def _end(response: Response) -> Response:
     took = perf_counter() - g.started
     status, route = response.status_code, _route(response.status_code)
-    response.headers[_CORRELATION] = g.correlation_id
+    response.headers[tracing.CORRELATION] = g.correlation_id
     for name, value in _SECURITY.items():
         response.headers.setdefault(name, value)
     _allow_origin(response)
@@ -119,6 +118,6 @@ def _allow_origin(response: Response) -> None:
     if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
         response.headers["Access-Control-Allow-Methods"] = response.headers.get("Allow", "")
         response.headers["Access-Control-Allow-Headers"] = (
-            f"Authorization, Content-Type, {_CORRELATION}"
+            f"Authorization, Content-Type, {tracing.CORRELATION}"
         )
         response.headers["Access-Control-Max-Age"] = "1800"

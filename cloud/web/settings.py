@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from flask import Flask, current_app
 
 from cloud.config import Environment, Properties
-from cloud.security import Networks, jwt_secret, networks
+from cloud.security import Networks, jwt_secret, trusted_proxies
 
 _EXTENSION = "nozie.web"
-_LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Settings:
         return cls(
             secret=jwt_secret(properties),
             max_body_size=properties.data_size("nozie.web.max-body-size", 2**20),
-            trusted_proxies=networks(properties, "nozie.web.trusted-proxies", _LOOPBACK),
+            trusted_proxies=trusted_proxies(properties, "web"),
             allowed_origins=frozenset(properties.listing("nozie.web.allowed-origins")),
         )
 
