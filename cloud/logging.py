@@ -1,10 +1,286 @@
-"""Logs: one ECS JSON object a line on stdout, for structlog and stdlib alike."""
+"""Logs: one JSON object a line on stdout, in ECS's field names, for structlog and stdlib alike.
 
-from typing import TYPE_CHECKING
+Elastic Common Schema 8 (https://www.elastic.co/guide/en/ecs/current/). A reader of stdout that
+stalls costs lines, never requests; passwords and tokens are masked whoever logs them.
+"""
+
+import json
+import logging
+import os
+import re
+import select
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from cloud import tracing
+from cloud.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cloud.config import Properties
 
+log = structlog.get_logger()
+
+# Spring's level names. `com.nozie` in an estate's shared YAML means the JVM services' own code.
+_LEVELS = {
+    "TRACE": logging.DEBUG,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "WARNING": logging.WARNING,
+    "ERROR": logging.ERROR,
+    "FATAL": logging.CRITICAL,
+    "OFF": logging.CRITICAL + 1,
+}
+_OURS = ("cloud", "gateway", "identity", "movie", "customer", "payment", "notification")
+_QUIET = {
+    "opentelemetry": "ERROR",
+    "pika": "ERROR",
+    "urllib3": "WARN",
+    "alembic": "WARN",
+    "pymongo": "WARN",
+}
+
+_FIELDS = {
+    "correlation_id": "labels.correlation_id",
+    "method": "http.request.method",
+    "path": "url.path",
+    "client_ip": "client.ip",
+    "principal": "user.id",
+}
+_SECRET_KEY = re.compile(
+    r"password|passwd|secret|token$|authorization|cookie|^otp|credential", re.IGNORECASE
+)
+_SECRET_TEXT = re.compile(
+    r"(?P<lead>://)[^/\s:@\"]*:[^/\s@\"]+(?=@)"
+    r"|(?P<scheme>\b(?:bearer|basic)\s+)[\w.~+/=-]{8,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]{4,}(?:\.[\w-]*)?",
+    re.IGNORECASE,
+)
+_MASK = "***"
+_LONGEST_TEXT = 32_768
+_PATIENCE_MS = 100
+
+
+def mask(text: str) -> str:
+    """Hide user-info of URLs, bearer and basic credentials, and JWTs."""
+    return _SECRET_TEXT.sub(lambda m: (m["lead"] or m["scheme"] or "") + _MASK, text)
+
+
+class _Ecs(logging.Formatter):
+    """Writes a record of either logger as one object."""
+
+    def __init__(self, properties: "Properties", process: str) -> None:
+        super().__init__()
+        self._fixed = {
+            "ecs.version": "8.11.0",
+            "service.name": properties.application,
+            "service.environment": ",".join(properties.profiles),
+            "process.name": process,
+        }
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC)
+        fields: dict[str, Any] = {
+            "@timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "log.level": record.levelname.lower(),
+            "message": _text(record.getMessage()),
+            **self._fixed,
+            "process.pid": record.process,
+            "process.thread.name": record.threadName,
+            "log.logger": record.name,
+        }
+        bound = {**structlog.contextvars.get_contextvars(), **getattr(record, "values", {})}
+        fields |= _around() | _named(bound) | _error(record)
+        return _dump(fields)
+
+
+def _around() -> dict[str, str]:
+    around = {
+        "trace.id": tracing.current_trace_id(),
+        "span.id": tracing.current_span_id(),
+        "labels.correlation_id": tracing.correlation_id.get(),
+    }
+    return {name: value for name, value in around.items() if value}
+
+
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give values ECS's names; what ECS does not know stands under our own."""
+    named = {}
+    for key, value in values.items():
+        if value is None:
+            continue
+        if key == "status" and isinstance(value, int):
+            name = "http.response.status_code"
+        else:
+            name = _FIELDS.get(key, key if "." in key else f"nozie.{key}")
+        named[name] = _MASK if _SECRET_KEY.search(key) else _value(value)
+    return named
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return {
+            str(key): _MASK if _SECRET_KEY.search(str(key)) else _value(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_value(item) for item in value]
+    return value if isinstance(value, (bool, int, float)) else _text(str(value))
+
+
+def _text(text: str) -> str:
+    return mask(text[:_LONGEST_TEXT])
+
+
+def _error(record: logging.LogRecord) -> dict[str, str]:
+    if not record.exc_info or record.exc_info[0] is None:
+        return {}
+    kind, error, trace = record.exc_info
+    stack = "".join(traceback.format_exception(kind, error, trace))
+    return {
+        "error.type": f"{kind.__module__}.{kind.__qualname__}",
+        "error.message": _text(str(error)),
+        "error.stack_trace": mask(stack[-_LONGEST_TEXT:]),
+    }
+
+
+def _dump(fields: Mapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(fields).decode()
+    except TypeError:  # a lone surrogate, a number beyond 64 bits
+        return json.dumps(fields, default=str)
+
+
+class _Stdout(logging.Handler):
+    """Writes lines to file descriptor 1 without ever waiting long for its reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fd = _opened()
+        self._stalled = False
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._write(self.format(record).encode(errors="replace") + b"\n")
+        except Exception:  # noqa: BLE001 - a log line is never worth a request
+            self._dropped += 1
+
+    def _write(self, line: bytes) -> None:
+        at = 0
+        while at < len(line):
+            try:
+                at += os.write(self._fd, line[at:])
+            except BlockingIOError:
+                if self._stalled or not self._wait():
+                    self._stalled = True
+                    self._dropped += 1
+                    return
+        self._stalled = False
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            log.warning("log_lines_dropped", count=dropped)
+
+    def _wait(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(_PATIENCE_MS))
+
+
+def _opened() -> int:
+    # A description of its own: non-blocking on the shared one would change it for all who
+    # inherited it, the terminal included. Where that cannot be had, writes may wait.
+    try:
+        return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        return 1
+
+
+def _for_stdlib(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> tuple[tuple[Any], dict[str, Any]]:
+    """Hand structlog's event to the stdlib logger: name as the message, values beside it."""
+    message = str(event.pop("event", ""))
+    keywords = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
+    return (message,), {"extra": {"values": event}, **keywords}
+
+
+class _Once:
+    handler: _Stdout | None = None
+    levels: frozenset[str] = frozenset()
+
 
 def configure(properties: "Properties", process: str) -> None:
-    """Set up this process's logs."""
+    """Set up this process's logs; called again it takes over new levels and names.
+
+    Args:
+        properties: `logging.level.<logger>` counts; `root` is INFO without one.
+        process: what this process is within its instance, `worker-1`, `relay`.
+
+    Raises:
+        ConfigurationError: a level that does not exist.
+    """
+    levels = _levels(properties)
+    handler = _Once.handler = _Once.handler or _Stdout()
+    handler.setFormatter(_Ecs(properties, process))
+    root = logging.getLogger()
+    if handler not in root.handlers:
+        root.addHandler(handler)
+    for name in _Once.levels - levels.keys():
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    _Once.levels = frozenset(levels)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _thread_failed
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _process_failed
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, _for_stdlib],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _levels(properties: "Properties") -> dict[str, int]:
+    given = properties.subset("logging.level")
+    ours = dict.fromkeys(_OURS, given["com.nozie"]) if "com.nozie" in given else {}
+    levels = {}
+    for name, level in ({"root": "INFO"} | _QUIET | ours | given).items():
+        if level.upper() not in _LEVELS:
+            raise ConfigurationError(
+                f"{properties.application}: logging.level.{name} is not a level"
+                f" (from {properties.origin(f'logging.level.{name}')})"
+            )
+        levels[name] = _LEVELS[level.upper()]
+    return levels
+
+
+def _process_failed(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Report what ends the process: a setting that cannot be used needs no stack trace."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    elif isinstance(error, ConfigurationError):
+        log.critical("start_refused", reason=str(error))
+    else:
+        log.critical("process_failed", exc_info=(kind, error, trace))
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_type is not SystemExit and failure.exc_value is not None:
+        name = failure.thread.name if failure.thread else "?"
+        trace = (failure.exc_type, failure.exc_value, failure.exc_traceback)
+        log.error("thread_failed", thread=name, exc_info=trace)

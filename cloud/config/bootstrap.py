@@ -134,6 +134,6 @@ def _properties(found: Sequence[PropertySource], profiles: Sequence[str]) -> Pro
 
 def _profile_specific(source: PropertySource, profiles: Sequence[str]) -> bool:
     # The rule of Spring's ConfigServerConfigDataLoader: by the source's name.
-    return source.name in remote.ON_TOP or any(
+    return source.name in (remote.CLIENT, remote.OVERRIDES) or any(
         re.search(rf"[-,]{re.escape(profile)}\b", source.name) for profile in profiles
     )

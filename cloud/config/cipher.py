@@ -50,7 +50,10 @@ def encrypt(text: str, key: str, iv: bytes, salt: str = "deadbeef") -> str:
     """Encrypt as `POST /encrypt` of a Config Server with a symmetric key does.
 
     Args:
+        text: what to hide.
+        key: `encrypt.key` of the server.
         iv: 16 random bytes, never used twice with one key.
+        salt: `encrypt.salt`, hexadecimal.
     """
     padder = PKCS7(128).padder()
     plain = padder.update(text.encode()) + padder.finalize()
@@ -103,7 +106,7 @@ def _from_store(location: str, password: str) -> rsa.RSAPrivateKey:
         key = pkcs12.load_key_and_certificates(blob, password.encode())[0]
     except (OSError, ValueError):
         raise ConfigurationError(
-            "encrypt.key-store.location is not a readable PKCS12 store (wrong path, type or password)"
+            "encrypt.key-store.location is no PKCS12 store that the password opens"
         ) from None
     return _checked(key, "encrypt.key-store.location")
 

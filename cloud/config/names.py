@@ -18,7 +18,7 @@ _DIGITS = re.compile(r"_(\d+)(?=_|$)")
 def elements(key: str) -> Elements:
     """Split `a.b[0].[x.y]` to `("a", "b", 0, "x.y")`."""
     return tuple(
-        (int(bracket) if bracket.isdigit() else bracket) if not name else name
+        name or (int(bracket) if bracket.isdigit() else bracket)
         for bracket, name in _ELEMENT.findall(key)
     )
 

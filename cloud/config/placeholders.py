@@ -19,7 +19,7 @@ _LIMITS = {"int": 2**32, "long": 2**64}
 
 
 def resolve(text: str, lookup: Lookup) -> str:
-    """Replace every placeholder of `text`; `\\${` stays as `${`.
+    r"""Replace every placeholder of `text`; `\${` stays as `${`.
 
     Args:
         text: the value as its source spells it.
