@@ -1,5 +1,11 @@
-"""Real servers for tests: fresh databases, virtual hosts and buckets on the servers of the estate."""
+"""Real servers for tests: fresh databases, virtual hosts and buckets on the test estate's servers.
 
+A server is started when the first test asks for it, on ports and data of its own, beside a running
+`make up` or without one. NOZIE_TEST_POSTGRES and its like (host:port) name a server to use instead.
+The last run to end stops what is there, unless NOZIE_TEST_KEEP=1.
+"""
+
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,28 +16,68 @@ import pytest
 import redis
 import requests
 
-PG = os.environ.get("NOZIE_TEST_POSTGRES", "127.0.0.1:55432")  # noqa: TID251
-REDIS = os.environ.get("NOZIE_TEST_REDIS", "127.0.0.1:56379")  # noqa: TID251
-AMQP = os.environ.get("NOZIE_TEST_RABBIT", "127.0.0.1:55672")  # noqa: TID251
-AMQP_API = os.environ.get("NOZIE_TEST_RABBIT_API", "127.0.0.1:55673")  # noqa: TID251
-MONGO = os.environ.get("NOZIE_TEST_MONGO", "127.0.0.1:57017")  # noqa: TID251
+from deploy.local import Estate
+from deploy.local.servers import GUEST
+
+
+def _setting(name: str) -> str | None:
+    return os.environ.get(name)  # noqa: TID251 - how a run is told which servers to use
+
+
+@pytest.fixture(scope="session")
+def estate() -> Iterator[Estate]:
+    """The test estate; `estate.ensure("redis")` starts what a test needs."""
+    found = Estate("test")
+    with found.site.path("users.lock").open("w") as users:
+        # Several runs may share the servers: each holds the lock, and the last one out is alone.
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield found
+        if _setting("NOZIE_TEST_KEEP"):
+            return
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        found.down()
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest):
+    """Find a server's `host:port`: the one that the environment names, else the estate's."""
+
+    started: set[str] = set()
+
+    def find(setting: str, *names: str) -> str:
+        if address := _setting(setting):
+            return address
+        estate: Estate = request.getfixturevalue("estate")
+        if not started.issuperset(names):
+            estate.ensure(*names)
+            started.update(names)
+        return estate.address(names[-1])
+
+    return find
 
 
 @pytest.fixture
-def database() -> Iterator[dict[str, str]]:
+def database(server) -> Iterator[dict[str, str]]:
     """A fresh PostgreSQL database, as Spring's datasource properties."""
+    address = server("NOZIE_TEST_POSTGRES", "postgres")
+    password = (
+        "nozie" if _setting("NOZIE_TEST_POSTGRES") else Estate("test").site.secrets["postgres"]
+    )
     name = f"t_{uuid.uuid4().hex[:12]}"
-    host, port = PG.split(":")
+    host, port = address.split(":")
     admin = psycopg2.connect(
-        host=host, port=port, user="postgres", password="nozie", dbname="postgres"
+        host=host, port=port, user="postgres", password=password, dbname="postgres"
     )
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
     yield {
-        "spring.datasource.url": f"jdbc:postgresql://{PG}/{name}",
+        "spring.datasource.url": f"jdbc:postgresql://{address}/{name}",
         "spring.datasource.username": "postgres",
-        "spring.datasource.password": "nozie",
+        "spring.datasource.password": password,
     }
     with admin.cursor() as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -39,10 +85,10 @@ def database() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def redis_url() -> Iterator[str]:
+def redis_url(server) -> Iterator[str]:
     """An emptied logical database of the real Redis."""
     number = int(uuid.uuid4()) % 60 + 1
-    url = f"redis://{REDIS}/{number}"
+    url = f"redis://{server('NOZIE_TEST_REDIS', 'redis')}/{number}"
     client = redis.Redis.from_url(url)
     client.flushdb()
     yield url
@@ -51,31 +97,33 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def amqp() -> Iterator[dict[str, str]]:
+def amqp(server) -> Iterator[dict[str, str]]:
     """A fresh virtual host of the real RabbitMQ, as Spring's properties."""
     name = f"t-{uuid.uuid4().hex[:12]}"
-    api, auth = f"http://{AMQP_API}/api", ("guest", "guest")
-    requests.put(f"{api}/vhosts/{name}", auth=auth, timeout=10).raise_for_status()
+    host, port = server("NOZIE_TEST_RABBIT", "rabbit").split(":")
+    api = _setting("NOZIE_TEST_RABBIT_API") or Estate("test").address("rabbit-api")
+    vhost, user = f"http://{api}/api/vhosts/{name}", GUEST[0]
+    requests.put(vhost, auth=GUEST, timeout=10).raise_for_status()
     grant = {"configure": ".*", "write": ".*", "read": ".*"}
     requests.put(
-        f"{api}/permissions/{name}/guest", json=grant, auth=auth, timeout=10
+        f"http://{api}/api/permissions/{name}/{user}", json=grant, auth=GUEST, timeout=10
     ).raise_for_status()
-    host, port = AMQP.split(":")
     yield {
         "spring.rabbitmq.host": host,
         "spring.rabbitmq.port": port,
-        "spring.rabbitmq.username": "guest",
-        "spring.rabbitmq.password": "guest",
+        "spring.rabbitmq.username": GUEST[0],
+        "spring.rabbitmq.password": GUEST[1],
         "spring.rabbitmq.virtual-host": name,
     }
-    requests.delete(f"{api}/vhosts/{name}", auth=auth, timeout=10).raise_for_status()
+    requests.delete(vhost, auth=GUEST, timeout=10).raise_for_status()
 
 
 @pytest.fixture
-def mongo_uri() -> Iterator[str]:
+def mongo_uri(server) -> Iterator[str]:
     """A fresh database of the real document store."""
     name = f"t_{uuid.uuid4().hex[:12]}"
-    uri = f"mongodb://{MONGO}/{name}?directConnection=true&w=1&journal=true"
+    address = server("NOZIE_TEST_MONGO", "mongo")
+    uri = f"mongodb://{address}/{name}?directConnection=true&w=1&journal=true"
     yield uri
     client: pymongo.MongoClient = pymongo.MongoClient(uri)
     client.drop_database(name)
@@ -83,12 +131,13 @@ def mongo_uri() -> Iterator[str]:
 
 
 @pytest.fixture
-def eureka_url() -> str:
+def eureka_url(server) -> str:
     """The real Eureka's service URL; tests share it and register under names of their own."""
-    return os.environ.get("NOZIE_TEST_EUREKA", "http://127.0.0.1:58761/eureka/")  # noqa: TID251
+    address = server("NOZIE_TEST_EUREKA", "eureka")
+    return f"http://{address}/eureka/"
 
 
 @pytest.fixture
-def config_url() -> str:
+def config_url(server) -> str:
     """The real Config Server, which serves deploy/config/."""
-    return os.environ.get("NOZIE_TEST_CONFIG", "http://127.0.0.1:58888")  # noqa: TID251
+    return f"http://{server('NOZIE_TEST_CONFIG', 'rabbit', 'eureka', 'config')}"

@@ -1,0 +1,87 @@
+"""The estate as containers, where a Docker engine answers: the same verbs over compose.yaml."""
+
+import argparse
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from deploy import journey
+from deploy.local.site import CHECKOUT, EstateError, Site
+
+_LOOK_S: Final = 10
+_PAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "up": ("gateway", "eureka", "rabbit-api"),
+    "ops": ("zipkin", "prometheus", "elasticsearch", "admin", "grafana", "kibana"),
+}
+
+
+def wanted(site: Site) -> bool:
+    """Tell whether the estate runs as containers: NOZIE_RUNTIME says so, or an engine answers."""
+    runtime = site.environment.get("NOZIE_RUNTIME", "")
+    if runtime not in {"", "local", "docker"}:
+        raise EstateError("NOZIE_RUNTIME is neither local nor docker")
+    if runtime:
+        return runtime == "docker"
+    return _answers("docker", "info") and _answers("docker", "compose", "version")
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Do what a command asks, with `docker compose`."""
+    site = Site.of()
+    names = arguments.names
+    verbs: Mapping[str, tuple[str, ...]] = {
+        "up": ("up", "--detach", "--build", "--wait", "--wait-timeout", "900"),
+        "ops": ("--profile", "ops", "up", "--detach", "--wait", "--wait-timeout", "900"),
+        "ops-down": ("stop", *_PAGES["ops"], "logstash"),
+        "down": ("--profile", "ops", "down", "--remove-orphans"),
+        "clean": ("--profile", "ops", "down", "--remove-orphans", "--volumes"),
+        "status": ("ps", *(("--format", "json") if arguments.json else ())),
+        "logs": ("logs", "--tail", "100", *names),
+        "restart": ("restart", *names),
+        "stop": ("stop", *names),
+        "ensure": ("up", "--detach", "--wait", *names),
+    }
+    verb = arguments.command
+    if verb == "journey":
+        return journey.run(site.url("gateway"), say, as_json=arguments.json)
+    code = _compose(site, *verbs[verb])
+    if code:
+        return code
+    for name in _PAGES.get(verb, ()):
+        say(f"  {name:<16}{site.url(name)}/")
+    if verb == "up" and arguments.journey:
+        say("\nA customer's journey through the gateway:")
+        return journey.run(site.url("gateway"), say)
+    return 0
+
+
+def _compose(site: Site, *words: str) -> int:
+    """Run docker compose with the estate's secrets and ports as variables of compose.yaml."""
+    site.folder.mkdir(parents=True, exist_ok=True)
+    given = os.environ  # noqa: TID251 - the engine's own settings are passed on as they are
+    ports = {
+        f"NOZIE_{name.upper().replace('-', '_')}_PORT": str(number)
+        for name, number in site.ports.items()
+    }
+    secrets = {
+        "JWT_SECRET": site.secrets["jwt"],
+        "NOZIE_DATASOURCE_PASSWORD": site.secrets["datasource"],
+        "NOZIE_POSTGRES_PASSWORD": site.secrets["postgres"],
+    }
+    command = ("docker", "compose", "--file", str(CHECKOUT / "compose.yaml"), *words)
+    environment = {**ports, **secrets, **given}
+    return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+
+
+def _answers(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, check=False, timeout=_LOOK_S
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

@@ -1,0 +1,183 @@
+"""The stock JVM servers: class paths from Maven Central, settings from deploy/jvm/."""
+
+import shutil
+import subprocess
+from typing import Final
+
+from deploy.local import probes
+from deploy.local.program import Program
+from deploy.local.site import CHECKOUT, HOST, SHARED, EstateError, Site, locked
+
+_SOURCES: Final = CHECKOUT / "deploy" / "jvm"
+_TARGET: Final = SHARED / "jvm"
+_JAVA: Final = {
+    "openjdk-17-jdk-headless": "javac",
+    "maven": "mvn",
+}
+# For a quick start on few cores and little memory; never measure a server that runs with these.
+_FLAGS: Final = (
+    *("-Xss512k", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),
+    # Else each leaves a file in /tmp.
+    "-XX:-UsePerfData",
+)
+_STOPPED_BY_TERM: Final = "0,143"
+# Published: it protects nothing but the example in deploy/config/.
+_ENCRYPT_KEY: Final = "nozie-development-key"
+
+
+def eureka(site: Site) -> Program:
+    """Describe the registry."""
+    return Program(
+        name="eureka",
+        tier=1,
+        command=_spring(site, "eureka", "EurekaServer", "application.yml", heap="96m"),
+        environment={"SERVER_PORT": str(site.ports["eureka"])},
+        ready=lambda: probes.answers(site.url("eureka", "/eureka/apps")),
+        ports=("eureka",),
+        packages=_JAVA,
+        prepare=lambda: _prepare("eureka"),
+        exit_codes=_STOPPED_BY_TERM,
+        shows=site.url("eureka") + "/",
+    )
+
+
+def config(site: Site) -> Program:
+    """Describe the Config Server: deploy/config/ by its native backend, and the bus."""
+    main = "org.springframework.cloud.config.server.ConfigServerApplication"
+    return Program(
+        name="config",
+        tier=2,
+        command=_spring(site, "config-server", main, "configserver.yml", heap="128m"),
+        environment={
+            "SERVER_PORT": str(site.ports["config"]),
+            "SPRING_RABBITMQ_PORT": str(site.ports["rabbit"]),
+            "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE": eureka_url(site),
+            "NOZIE_CONFIG_LOCATION": f"file:{CHECKOUT}/deploy/config/",
+            "ENCRYPT_KEY": site.environment.get("ENCRYPT_KEY", _ENCRYPT_KEY),
+        },
+        ready=lambda: probes.answers(site.url("config", "/actuator/health")),
+        ports=("config",),
+        packages=_JAVA,
+        prepare=lambda: _prepare("config-server"),
+        exit_codes=_STOPPED_BY_TERM,
+        shows=site.url("config", "/identity-service/dev"),
+    )
+
+
+def admin(site: Site) -> Program:
+    """Describe Spring Boot Admin."""
+    return Program(
+        name="admin",
+        tier=5,
+        command=_spring(site, "admin", "AdminServer", "application.yml", heap="160m"),
+        environment={
+            "SERVER_PORT": str(site.ports["admin"]),
+            "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE": eureka_url(site),
+        },
+        ready=lambda: probes.answers(site.url("admin", "/actuator/health")),
+        ports=("admin",),
+        packages=_JAVA,
+        prepare=lambda: _prepare("admin"),
+        exit_codes=_STOPPED_BY_TERM,
+        shows=site.url("admin") + "/",
+    )
+
+
+def zipkin(site: Site) -> Program:
+    """Describe Zipkin with its spans in memory."""
+    jar = _TARGET / "zipkin" / "lib" / "zipkin-server-3.6.1-exec.jar"
+    port = site.ports["zipkin"]
+    words = (
+        f"--server.port={port}",
+        # The server's address alone is not heeded: it would listen on every interface.
+        f"--armeria.ports[0].ip={HOST}",
+        f"--armeria.ports[0].port={port}",
+        "--armeria.ports[0].protocols=http",
+    )
+    return Program(
+        name="zipkin",
+        tier=5,
+        command=("java", "-Xmx256m", *_FLAGS, "-jar", str(jar), *words),
+        ready=lambda: probes.answers(site.url("zipkin", "/health")),
+        ports=("zipkin",),
+        packages=_JAVA,
+        prepare=lambda: _prepare("zipkin"),
+        exit_codes=_STOPPED_BY_TERM,
+        shows=site.url("zipkin", "/zipkin/"),
+    )
+
+
+def elasticsearch(site: Site) -> Program:
+    """Describe Elasticsearch: one node on loopback."""
+    home = site.path("elasticsearch")
+    words = (
+        f"-Des.path.home={home}",
+        f"-Des.http.port={site.ports['elasticsearch']}",
+        f"-Des.transport.port={site.ports['elasticsearch-transport']}",
+        f"-Djava.io.tmpdir={home / 'tmp'}",
+    )
+
+    def prepare() -> None:
+        _prepare("elasticsearch")
+        for folder in ("modules", "plugins", "config", "tmp"):
+            (home / folder).mkdir(parents=True, exist_ok=True)
+
+    path = _class_path("elasticsearch")
+    return Program(
+        name="elasticsearch",
+        tier=5,
+        command=("java", "-Xmx256m", *_FLAGS, *words, "-cp", path, "ElasticsearchNode"),
+        ready=lambda: probes.answers(site.url("elasticsearch", "/_cluster/health")),
+        ports=("elasticsearch", "elasticsearch-transport"),
+        packages=_JAVA,
+        prepare=prepare,
+        exit_codes=_STOPPED_BY_TERM,
+        shows=site.url("elasticsearch", "/nozie-logs-*/_search?q=log.level:error"),
+    )
+
+
+def eureka_url(site: Site) -> str:
+    """Give the registry's service URL."""
+    return site.url("eureka", "/eureka/")
+
+
+def _class_path(module: str) -> str:
+    return f"{_TARGET}/{module}/classes:{_TARGET}/{module}/lib/*"
+
+
+def _spring(site: Site, module: str, main: str, settings: str, heap: str) -> tuple[str, ...]:
+    """Build the command of a Spring Boot server."""
+    location = f"--spring.config.location=file:{_SOURCES / module / settings}"
+    temporary = f"-Djava.io.tmpdir={site.path('run', 'tmp')}"
+    flags = (f"-Xmx{heap}", "-XX:ReservedCodeCacheSize=48m", *_FLAGS, temporary)
+    return ("java", *flags, "-cp", _class_path(module), main, location)
+
+
+def _prepare(module: str) -> None:
+    """Fetch the class path of a server and compile the little that is ours, if that changed."""
+    sources = sorted((_SOURCES / module).glob("*.java"))
+    wanted = "".join(
+        file.read_text() for file in (_SOURCES / "pom.xml", _SOURCES / module / "pom.xml", *sources)
+    )
+    stamp = _TARGET / module / "installed.txt"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    shutil.rmtree(_TARGET / module, ignore_errors=True)
+    # Two Mavens at once may spoil each other's repository.
+    with locked(SHARED / "locks" / "maven"):
+        _run(
+            *("mvn", "-q", "-B", "-f", str(_SOURCES / "pom.xml"), "-pl", module),
+            *(f"-Dnozie.jvm={_TARGET}", "dependency:copy-dependencies"),
+        )
+    if sources:
+        classes = str(_TARGET / module / "classes")
+        path = f"{_TARGET}/{module}/lib/*"
+        _run("javac", "-cp", path, "-d", classes, *map(str, sources))
+    stamp.write_text(wanted)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        words = (done.stdout + done.stderr).strip()[-2000:]
+        raise EstateError(f"{command[0]} failed:\n{words}")

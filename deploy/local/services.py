@@ -1,0 +1,80 @@
+"""Our six services: one set of environment variables for local processes and for Compose."""
+
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from deploy.local import jvm, probes, servers
+from deploy.local.program import Program
+from deploy.local.site import CHECKOUT, HOST, Site
+
+SERVICES: Final[Mapping[str, str]] = {
+    "identity": "identity-service",
+    "movie": "movie-service",
+    "customer": "customer-service",
+    "payment": "payment-service",
+    "notification": "notification-service",
+    "gateway": "api-gateway",
+}
+"""Service ids by house."""
+
+_RELATIONAL: Final = ("identity", "customer", "payment")
+_DOCUMENTS: Final = ("movie", "notification")
+
+
+def services(site: Site) -> list[Program]:
+    """Describe the five services, and behind them in time the gateway."""
+    return [service(site, house) for house in SERVICES]
+
+
+def service(site: Site, house: str) -> Program:
+    """Describe one service: gunicorn with its workers and companions."""
+    command = (sys.executable, "-m", "gunicorn", "-c", "python:cloud.server", f"{house}.wsgi:app")
+    return Program(
+        name=house,
+        tier=4 if house == "gateway" else 3,
+        command=command,
+        environment=environment(site, house),
+        ready=lambda: _serves(site, house),
+        ports=(house,),
+        stop_seconds=40,
+        shows=site.url(house, "/actuator/health"),
+    )
+
+
+def environment(site: Site, house: str) -> dict[str, str]:
+    """Tell a service what Spring's names call the servers that it leans on."""
+    settings = {
+        "SPRING_PROFILES_ACTIVE": "dev",
+        # Whatever comes up first: a service waits minutes for the Config Server, not seconds.
+        "SPRING_CONFIG_IMPORT": f"configserver:{site.url('config')}"
+        "?fail-fast=true&max-attempts=200&max-interval=1000",
+        "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE": jvm.eureka_url(site),
+        "EUREKA_INSTANCE_IP_ADDRESS": HOST,
+        "SERVER_ADDRESS": HOST,
+        "SERVER_PORT": str(site.ports[house]),
+        "SPRING_RABBITMQ_HOST": HOST,
+        "SPRING_RABBITMQ_PORT": str(site.ports["rabbit"]),
+        "SPRING_DATA_REDIS_HOST": HOST,
+        "SPRING_DATA_REDIS_PORT": str(site.ports["redis"]),
+        "MANAGEMENT_ZIPKIN_TRACING_ENDPOINT": site.url("zipkin", "/api/v2/spans"),
+        "JWT_SECRET": site.environment.get("NOZIE_JWT_SECRET", site.secrets["jwt"]),
+        "NOZIE_SERVER_RUN_DIR": str(site.path("run", house)),
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if house in _RELATIONAL:
+        settings["SPRING_DATASOURCE_URL"] = (
+            f"jdbc:postgresql://{site.address('postgres')}/{house}db"
+        )
+        settings["SPRING_DATASOURCE_USERNAME"] = "nozie"
+        settings["SPRING_DATASOURCE_PASSWORD"] = site.secrets["datasource"]
+    if house in _DOCUMENTS:
+        settings["SPRING_DATA_MONGODB_URI"] = servers.mongo_uri(site, f"{house}db")
+    return settings
+
+
+def _serves(site: Site, house: str) -> bool:
+    """Tell whether a service answers, and Eureka sends callers to it."""
+    ready = probes.answers(site.url(house, "/actuator/health/readiness"))
+    return ready and bool(probes.registered(site.url("eureka")).get(SERVICES[house].upper()))
