@@ -2,7 +2,9 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+import select
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -348,6 +350,23 @@ class Sandbox:
         with self._engine.connect() as db:
             moment = db.execute(query).scalar()
         return None if moment is None else moment.replace(tzinfo=UTC)
+
+    @contextmanager
+    def listening(self) -> Iterator[Callable[[float], None]]:
+        """Yield a wait, of so many seconds at most, that a new intent ends early."""
+        engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as db:
+            db.detach()
+            db.execute(sa.text(f"LISTEN {SANDBOX_CHANNEL}"))
+            driver: Any = db.connection.driver_connection
+
+            def wait(seconds: float) -> None:
+                if select.select([driver.fileno()], [], [], seconds)[0]:
+                    # A closed connection is readable too; the next statement on it says so.
+                    db.execute(sa.text("SELECT 1"))
+                    driver.notifies.clear()
+
+            yield wait
 
     def told(self, transaction_id: TransactionId, *, now: datetime) -> None:
         """Mark a verdict as received."""

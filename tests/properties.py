@@ -17,7 +17,7 @@ def properties(application: str, values: Mapping[str, str], profile: str = "test
     source = PropertySource(
         "test", {key: PropertyValue(value, "test") for key, value in merged.items()}
     )
-    return Properties((source,), application=application, profiles=(profile,))
+    return Properties(application, (profile,), (source,))
 
 
 def token(user_id: int = 7, *roles: str, **claims: Any) -> str:
