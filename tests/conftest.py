@@ -44,7 +44,6 @@ def estate() -> Iterator[Estate]:
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest):
     """Find a server's `host:port`: the one that the environment names, else the estate's."""
-
     started: set[str] = set()
 
     def find(setting: str, *names: str) -> str:
