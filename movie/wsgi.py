@@ -1,0 +1,6 @@
+"""The web process of movie: `gunicorn -c python:cloud.server movie.wsgi:app`."""
+
+from cloud.config import environment
+from movie.app import connect, create_app
+
+app = create_app(connect(environment("movie")))
