@@ -1,0 +1,377 @@
+"""Calls to another service by its id: registry, balancer, breaker, deadline, trace.
+
+Paths go out as they are given: the pool level of urllib3 neither resolves dots nor decodes.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import orjson
+import structlog
+import urllib3
+from opentelemetry.trace import SpanKind
+from prometheus_client import Summary
+from urllib3 import exceptions as faults
+
+from cloud import tracing
+from cloud.balancer import Balancer
+from cloud.breaker import Breakers, CircuitBreaker
+from cloud.clock import utc_now
+from cloud.config import Environment
+from cloud.errors import DeadlineError, UnavailableError, UpstreamError
+from cloud.eureka import Instance, view
+from cloud.retry import RetryBudget, RetrySettings
+
+log = structlog.get_logger()
+
+# The bearer token of the current request; `cloud.web` sets it, calls pass it on.
+caller_token: ContextVar[str | None] = ContextVar("caller_token", default=None)
+
+_FROM_CALLER: Final = "\0"
+_MAX_POOLS = 256
+_CHUNK = 65536
+
+_requests = Summary(
+    "http_client_requests_seconds",
+    "Calls to other services",
+    ("client_name", "error", "exception", "method", "outcome", "status", "uri"),
+)
+_OUTCOMES = ("INFORMATIONAL", "SUCCESS", "REDIRECTION", "CLIENT_ERROR", "SERVER_ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service answered, read to its end.
+
+    Attributes:
+        headers: names in lower case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    service_id: str
+
+    def json(self) -> Any:
+        """Return the decoded body.
+
+        Raises:
+            UpstreamError: it is not JSON.
+        """
+        try:
+            return orjson.loads(self.body)
+        except ValueError as error:
+            raise UpstreamError(f"{self.service_id} answered no JSON") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call as it goes out; `ends` is monotonic."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    ends: float
+
+
+class _Refused(Exception):  # noqa: N818 - caught here, never seen outside
+    """No connection could be made: the call did not reach the instance."""
+
+
+class _Broken(Exception):  # noqa: N818
+    """The connection broke; whether the call took effect is unknown."""
+
+
+class ServiceClient:
+    """Calls one service, over kept connections to each of its instances.
+
+    Around the whole call stands the service's breaker (`resilience4j.circuitbreaker.*`); inside it
+    a call that was refused, or a safe one that broke, is tried on the next instance, as far as the
+    retry budget goes (`spring.cloud.loadbalancer.retry.*`).
+
+    Args:
+        service_id: the name in the registry.
+        environment: settings: `nozie.client.{connect-timeout,max-answer}`.
+        timeout: for the whole call, retries included.
+        balancer: shared by all clients of a process; an own one when absent.
+        breakers: likewise.
+    """
+
+    def __init__(
+        self,
+        service_id: str,
+        environment: Environment,
+        *,
+        timeout: timedelta = timedelta(seconds=2),
+        balancer: Balancer | None = None,
+        breakers: Breakers | None = None,
+    ) -> None:
+        properties = environment.properties
+        self._service_id = service_id
+        self._environment = environment
+        self._timeout = timeout
+        self._connect_s = properties.duration(
+            "nozie.client.connect-timeout", timedelta(milliseconds=800)
+        ).total_seconds()
+        self._longest = properties.data_size("nozie.client.max-answer", 8 * 1024 * 1024)
+        self._retry = RetrySettings.of(properties, service_id)
+        self._budget = RetryBudget()
+        self._breaker: CircuitBreaker = (breakers or Breakers(properties)).get(service_id)
+        self._balancer = balancer
+        self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
+        self._lock = Lock()
+
+    def get(
+        self,
+        path: str,
+        *,
+        values: Mapping[str, object] | None = None,
+        params: Mapping[str, object] | None = None,
+        token: str | None = _FROM_CALLER,
+        deadline: datetime | None = None,
+    ) -> Answer:
+        """Fetch; see `request`."""
+        return self.request(
+            "GET", path, values=values, params=params, token=token, deadline=deadline
+        )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        values: Mapping[str, object] | None = None,
+        params: Mapping[str, object] | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+        token: str | None = _FROM_CALLER,
+        deadline: datetime | None = None,
+    ) -> Answer:
+        """Call the service. Any status below 500 is an answer.
+
+        Args:
+            method: an HTTP method.
+            path: may hold `{name}`; what `values` gives takes its place as one path segment.
+            values: see `path`.
+            params: the query; None values are left out.
+            json: the body.
+            headers: added to what is always sent.
+            token: bearer token; the caller's when not given, none when None.
+            deadline: an instant that shortens the timeout.
+
+        Raises:
+            UnavailableError: no instance, none that answers, or 503.
+            DeadlineError: no answer in time, or 504.
+            UpstreamError: another 5xx, or something that is no answer.
+        """
+        filled = {name: quote(str(value), safe="") for name, value in (values or {}).items()}
+        target = path.format_map(filled) if values else path
+        query = {name: value for name, value in (params or {}).items() if value is not None}
+        if query:
+            target = f"{target}?{urlencode(query, doseq=True)}"
+        route = _route(path)
+        seconds = self._timeout.total_seconds()
+        if deadline is not None:
+            seconds = min(seconds, (deadline - utc_now()).total_seconds())
+        attributes = {"http.request.method": method, "peer.service": self._service_id}
+        started = time.monotonic()
+        status, failure = 0, "none"
+        try:
+            with tracing.span(f"{method} {route}", SpanKind.CLIENT, attributes=attributes) as span:
+                call = _Call(
+                    method,
+                    target,
+                    self._headers(headers, token, has_body=json is not None),
+                    orjson.dumps(json) if json is not None else None,
+                    started + seconds,
+                )
+                answer = self._guarded(call)
+                status = answer.status
+                span.set_attribute("http.response.status_code", status)
+                return _usable(answer)
+        except Exception as error:
+            failure = type(error).__name__
+            raise
+        finally:
+            outcome = _OUTCOMES[status // 100 - 1] if status else "UNKNOWN"
+            shown = str(status) if status else "CLIENT_ERROR"
+            _requests.labels(
+                self._service_id, failure, failure, method, outcome, shown, route
+            ).observe(time.monotonic() - started)
+
+    def _headers(
+        self, extra: Mapping[str, str] | None, token: str | None, *, has_body: bool
+    ) -> Mapping[str, str]:
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **(extra or {})}
+        if has_body:
+            headers["Content-Type"] = "application/json"
+        bearer = caller_token.get() if token == _FROM_CALLER else token
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        tracing.inject(headers)
+        return headers
+
+    def _guarded(self, call: _Call) -> Answer:
+        """Make the call under the breaker; only what says something about the service counts."""
+        self._left(call)
+        balancer = self._balancer or self._own_balancer()
+        # Chosen before the breaker is asked: an empty registry is no fault of the service.
+        first = balancer.choose(self._service_id)
+        permit = self._breaker.acquire()
+        try:
+            answer = self._balanced(balancer, first, call)
+        except (UnavailableError, DeadlineError, UpstreamError) as error:
+            permit.failed(error)
+            raise
+        except BaseException:
+            permit.released()
+            raise
+        if answer.status >= 500:  # noqa: PLR2004 - the server errors of RFC 9110
+            permit.failed()
+        else:
+            permit.succeeded()
+        return answer
+
+    def _own_balancer(self) -> Balancer:
+        # Made on first use, in a worker: building an app before the fork opens nothing.
+        with self._lock:
+            self._balancer = self._balancer or Balancer(view(self._environment))
+            return self._balancer
+
+    def _balanced(self, balancer: Balancer, instance: Instance, call: _Call) -> Answer:
+        self._budget.called()
+        tried: list[Instance] = []
+        while True:
+            tried.append(instance)
+            repeatable = self._retry.may_repeat(call.method)
+            try:
+                answer = self._attempt(instance, call)
+            except _Refused as error:
+                balancer.failed(instance, refused=True)
+                fault: Exception = UnavailableError(f"{self._service_id} does not answer")
+                fault.__cause__, repeatable = error, self._retry.enabled
+            except _Broken as error:
+                balancer.failed(instance)
+                fault = UnavailableError(f"{self._service_id} broke the connection")
+                fault.__cause__ = error
+            except DeadlineError:
+                balancer.failed(instance)
+                raise
+            else:
+                if answer.status not in self._retry.statuses:
+                    self._account(balancer, instance, answer)
+                    return answer
+                balancer.failed(instance)
+                fault = UnavailableError(f"{self._service_id} answered {answer.status}")
+            following = self._next(balancer, tried, call) if repeatable else None
+            if following is None:
+                raise fault
+            log.info("call_retried", service=self._service_id, reason=str(fault))
+            instance = following
+
+    @staticmethod
+    def _account(balancer: Balancer, instance: Instance, answer: Answer) -> None:
+        if answer.status in {502, 503, 504}:
+            balancer.failed(instance)
+        else:
+            balancer.succeeded(instance)
+
+    def _next(self, balancer: Balancer, tried: list[Instance], call: _Call) -> Instance | None:
+        """Return the instance to try next, None when the call has failed for good."""
+        if len(tried) > self._retry.same + self._retry.following or time.monotonic() >= call.ends:
+            return None
+        if not self._budget.permits():
+            return None
+        if tried.count(tried[-1]) <= self._retry.same:
+            return tried[-1]
+        try:
+            return balancer.choose(self._service_id, exclude=tried)
+        except UnavailableError:
+            return None
+
+    def _left(self, call: _Call) -> float:
+        """Return the seconds left for a call."""
+        left = call.ends - time.monotonic()
+        if left <= 0:
+            raise DeadlineError(f"{self._service_id} did not answer in time")
+        return left
+
+    def _attempt(self, instance: Instance, call: _Call) -> Answer:
+        left = self._left(call)
+        limits = urllib3.Timeout(connect=min(self._connect_s, left), read=left)
+        try:
+            response = self._pool(instance).urlopen(
+                call.method,
+                call.target,
+                body=call.body,
+                headers=call.headers,
+                retries=False,
+                redirect=False,
+                timeout=limits,
+                preload_content=False,
+                assert_same_host=False,
+            )
+            return self._read(response, call)
+        except (faults.ConnectTimeoutError, faults.NewConnectionError) as error:
+            raise _Refused(str(error)) from error
+        except faults.TimeoutError as error:
+            raise DeadlineError(f"{self._service_id} did not answer in time") from error
+        except (faults.HTTPError, OSError) as error:
+            raise _Broken(str(error)) from error
+
+    def _read(self, response: urllib3.BaseHTTPResponse, call: _Call) -> Answer:
+        """Read the body; the deadline holds for every piece of it."""
+        pieces, size = list[bytes](), 0
+        try:
+            while piece := response.read1(_CHUNK):
+                pieces.append(piece)
+                size += len(piece)
+                if size > self._longest:
+                    raise UpstreamError(f"{self._service_id}: the answer is too long")  # noqa: TRY301
+                socket: Any = getattr(response.connection, "sock", None)
+                if socket is not None:
+                    socket.settimeout(self._left(call))
+        except BaseException:
+            # Half-read, the connection is of no use to the next call.
+            response.close()
+            raise
+        response.release_conn()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status, headers, b"".join(pieces), self._service_id)
+
+    def _pool(self, instance: Instance) -> urllib3.HTTPConnectionPool:
+        found = self._pools.get(instance.url)
+        if found is not None:
+            return found
+        kind = urllib3.HTTPSConnectionPool if instance.secure else urllib3.HTTPConnectionPool
+        with self._lock:
+            if len(self._pools) >= _MAX_POOLS:
+                # Instances come and go; the oldest pool belongs to one that is gone.
+                self._pools.pop(next(iter(self._pools))).close()
+            return self._pools.setdefault(
+                instance.url, kind(instance.host, instance.port, maxsize=32, block=False)
+            )
+
+
+def _usable(answer: Answer) -> Answer:
+    if answer.status < 500:  # noqa: PLR2004
+        return answer
+    text = f"{answer.service_id} answered {answer.status}"
+    if answer.status == 503:  # noqa: PLR2004
+        raise UnavailableError(text)
+    if answer.status == 504:  # noqa: PLR2004
+        raise DeadlineError(text)
+    raise UpstreamError(text)
+
+
+def _route(path: str) -> str:
+    """Return the path's template; what looks like an id is no part of it."""
+    return re.sub(r"/[^/{}?]*\d[^/{}?]*", "/{id}", path.partition("?")[0])
