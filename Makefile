@@ -1,0 +1,65 @@
+# What we type twice. `make help` lists it.
+
+PYTHON ?= python3
+VENV   := .venv
+STAMP  := $(VENV)/installed.txt
+ESTATE := $(VENV)/bin/python -m deploy.local
+CODE   := cloud gateway identity movie customer payment notification deploy tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down status logs journey restart clean ops ops-down check format test lock
+
+help:            ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP)  ## .venv from requirements/dev.txt, hashes checked
+
+$(STAMP): requirements/dev.txt deploy/setup
+	@deploy/setup $(PYTHON) $(VENV)
+
+up: $(STAMP)     ## start the estate (what is missing is installed first) and walk the journey
+	@$(ESTATE) up
+
+down: $(STAMP)   ## stop everything, leave no process behind
+	@$(ESTATE) down
+
+status: $(STAMP) ## what runs, and where
+	@$(ESTATE) status
+
+logs: $(STAMP)   ## logs, of one service with SERVICE=payment
+	@$(ESTATE) logs $(SERVICE)
+
+journey: $(STAMP) ## a customer's journey through the running estate
+	@$(ESTATE) journey
+
+restart: $(STAMP) ## restart one service: SERVICE=payment
+	@$(ESTATE) restart $(SERVICE)
+
+clean: $(STAMP)  ## stop everything and remove all data
+	@$(ESTATE) clean
+
+ops: $(STAMP)    ## Zipkin, Prometheus, Elasticsearch with rsyslog, Spring Boot Admin
+	@$(ESTATE) ops
+
+ops-down: $(STAMP) ## stop those again
+	@$(ESTATE) ops-down
+
+check: $(STAMP)  ## ruff, mypy, import-linter
+	@$(VENV)/bin/ruff check $(CODE)
+	@$(VENV)/bin/ruff format --check $(CODE)
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(STAMP) ## ruff's formatter and fixes
+	@$(VENV)/bin/ruff check --fix $(CODE)
+	@$(VENV)/bin/ruff format $(CODE)
+
+test: check      ## check, unit, contract and system tests, on servers that the run starts itself
+	@$(VENV)/bin/python -m pytest $(TESTS)
+
+lock: $(STAMP)   ## compile requirements/*.in to hashed *.txt
+	@for file in requirements/*.in; do \
+	  echo $$file; \
+	  (cd requirements && ../$(VENV)/bin/pip-compile -q --allow-unsafe --generate-hashes --strip-extras \
+	    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$(basename $$file)) || exit 1; \
+	done
