@@ -4,7 +4,9 @@ Every event arrives at least once: publishers keep it until the broker has confi
 acknowledge it after their work is stored. What a house must add is a key to recognise a double by.
 """
 
+from cloud.messaging.consumer import Consumer, Delivery, Hopeless
 from cloud.messaging.event import Event
 from cloud.messaging.rabbit import RabbitSettings
+from cloud.messaging.relay import Relay
 
-__all__ = ["Event", "RabbitSettings"]
+__all__ = ["Consumer", "Delivery", "Event", "Hopeless", "RabbitSettings", "Relay"]

@@ -15,7 +15,6 @@ from cloud import tracing
 from cloud.messaging.event import Event
 
 NAME: Final = "outbox"
-CORRELATION: Final = "X-Correlation-Id"
 
 # For a migration of the house: `for statement in DDL: op.execute(statement)`.
 DDL: Final = (
@@ -66,8 +65,6 @@ def put(connection: sa.Connection, event: Event, now: datetime) -> None:
     """
     headers = dict(event.headers)
     tracing.inject(headers)
-    if correlation := tracing.correlation_id.get():
-        headers.setdefault(CORRELATION, correlation)
     row = {
         "message_id": uuid.uuid4(),
         "exchange": event.exchange,

@@ -1,0 +1,170 @@
+"""The relay: carries events from the outbox to the broker.
+
+At least once: a row is deleted after the broker confirmed it, in the transaction that holds its
+lock. A relay that dies in between leaves the row, and the same message id goes out again.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from threading import Event as Stop
+from typing import Any, Final
+
+import pika
+import sqlalchemy as sa
+import structlog
+from opentelemetry.trace import SpanKind
+
+from cloud import tracing
+from cloud.clock import Clock, utc_now
+from cloud.errors import UnavailableError
+from cloud.messaging import outbox, rabbit
+from cloud.messaging.publisher import Message, Publisher
+from cloud.messaging.rabbit import Declaration, Outage, RabbitSettings
+
+log = structlog.get_logger()
+
+_BATCH: Final = 200
+# A notification tells of a new event at once; this is for one that was missed, and for rows whose
+# time to be tried again has come.
+_POLL: Final = timedelta(seconds=1)
+_LONGEST_REST: Final = timedelta(seconds=30)
+
+
+class Relay:
+    """Empties one outbox; as many as one likes may run side by side.
+
+    Only the oldest row of each key is ever taken, and its lock is kept until it is deleted. So two
+    relays never hold two events of one key, and the second goes out after the first is confirmed.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        table: sa.Table,
+        settings: RabbitSettings,
+        app_id: str,
+        declarations: Iterable[Declaration] = (),
+        now: Clock = utc_now,
+    ) -> None:
+        self._engine = engine
+        self._table = table
+        self._settings = settings
+        self._app_id = app_id
+        self._declarations = tuple(declarations)
+        self._now = now
+        self._broker = Outage("rabbitmq")
+        self._database = Outage("database")
+
+    def run(self, stop: Stop) -> None:
+        """Relay until `stop`; a broker or a database that is away is waited for."""
+        while not stop.is_set():
+            try:
+                with Publisher(self._settings, "relay") as publisher:
+                    publisher.declare(self._declarations)
+                    self._broker.back()
+                    self._relay(publisher, stop)
+            except UnavailableError as error:
+                self._database.away(error, stop)
+            except rabbit.BROKER_AWAY as error:
+                self._broker.away(error, stop)
+
+    def _relay(self, publisher: Publisher, stop: Stop) -> None:
+        listening = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        with listening.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            connection.detach()
+            connection.execute(sa.text(f"LISTEN {outbox.NAME}"))
+            self._database.back()
+            while not stop.is_set():
+                while self._round(publisher) and not stop.is_set():
+                    pass
+                publisher.wait(driver.fileno(), _POLL.total_seconds())
+                _drain(driver)
+
+    def _round(self, publisher: Publisher) -> int:
+        """Publish one batch; return how many left the outbox."""
+        with self._engine.begin() as db:
+            rows = db.execute(self._oldest_of_each_key()).all()
+            if not rows:
+                return 0
+            verdicts = self._publish(publisher, rows)
+            gone = [row.id for row in rows if verdicts.get(str(row.message_id), "") is None]
+            db.execute(sa.delete(self._table).where(self._table.c.id.in_(gone)))
+            for row in rows:
+                if reason := verdicts.get(str(row.message_id)):
+                    self._put_off(db, row, reason)
+        return len(gone)
+
+    def _oldest_of_each_key(self) -> sa.Select[Any]:
+        table, older = self._table, self._table.alias("older")
+        is_older = (older.c.key == table.c.key) & (older.c.id < table.c.id)
+        due = table.c.retry_at.is_(None) | (table.c.retry_at <= self._now())
+        return (
+            sa.select(table)
+            .where(~sa.exists().where(is_older), due)
+            .order_by(table.c.id)
+            .limit(_BATCH)
+            .with_for_update(skip_locked=True, of=table)
+        )
+
+    def _publish(
+        self, publisher: Publisher, rows: Sequence[sa.Row[Any]]
+    ) -> Mapping[str, str | None]:
+        with ExitStack() as spans:
+            return publisher.publish([self._message(row, spans) for row in rows])
+
+    def _message(self, row: sa.Row[Any], spans: ExitStack) -> Message:
+        headers: dict[str, Any] = dict(row.headers)
+        attributes = {
+            "messaging.system": "rabbitmq",
+            "messaging.destination.name": row.exchange,
+            "messaging.rabbitmq.destination.routing_key": row.routing_key,
+            "messaging.message.id": str(row.message_id),
+        }
+        spans.enter_context(
+            tracing.span(
+                f"{row.exchange} publish",
+                SpanKind.PRODUCER,
+                attributes=attributes,
+                parent=tracing.extract(headers),
+            )
+        )
+        tracing.inject(headers)
+        if row.type_id:
+            headers["__TypeId__"] = row.type_id
+        properties = pika.BasicProperties(  # type: ignore[no-untyped-call]
+            content_type="application/json",
+            content_encoding="UTF-8",
+            delivery_mode=pika.DeliveryMode.Persistent.value,
+            priority=0,
+            message_id=str(row.message_id),
+            correlation_id=headers.get(tracing.CORRELATION),
+            timestamp=int(row.created_at.timestamp()),
+            app_id=self._app_id,
+            headers=headers,
+        )
+        return Message(row.exchange, row.routing_key, bytes(row.body), properties)
+
+    def _put_off(self, db: sa.Connection, row: sa.Row[Any], reason: str) -> None:
+        """Keep an event that nobody hears, or that was refused; later ones of its key wait."""
+        rest = min(_LONGEST_REST, timedelta(seconds=2 ** min(row.attempts, 10)))
+        change = sa.update(self._table).where(self._table.c.id == row.id)
+        db.execute(change.values(attempts=row.attempts + 1, retry_at=self._now() + rest))
+        log.error(
+            "event_not_taken",
+            exchange=row.exchange,
+            routing_key=row.routing_key,
+            message_id=str(row.message_id),
+            attempts=row.attempts + 1,
+            reason=reason,
+        )
+
+
+def _drain(driver: Any) -> None:
+    """Take the notifications off the socket; what they say is only `look`."""
+    try:
+        driver.poll()
+    except Exception as error:
+        raise UnavailableError("the database closed the connection") from error
+    driver.notifies.clear()

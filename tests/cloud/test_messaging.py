@@ -1,0 +1,307 @@
+"""Outbox, relay and consumer on the real database and broker."""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import pika
+import pytest
+import sqlalchemy as sa
+from structlog.testing import capture_logs
+
+from cloud.clock import utc_now
+from cloud.config import Properties
+from cloud.errors import UnavailableError
+from cloud.messaging import Consumer, Delivery, Event, Hopeless, RabbitSettings, Relay, outbox
+from cloud.messaging import rabbit
+from cloud.stores import postgres
+from tests.wire import Wire
+
+EXCHANGE = "payment-exchange"
+QUEUE = "payment.notification.queue"
+BINDINGS = [("payment.exchange", "payment.succeeded"), (EXCHANGE, "payment.succeeded")]
+ESTATE = [
+    rabbit.exchange(EXCHANGE),
+    rabbit.exchange("payment.exchange"),
+    rabbit.exchange_binding(EXCHANGE, "payment.exchange"),
+]
+MESSAGES = outbox.outbox(sa.MetaData())
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        threading.Event().wait(0.01)
+
+
+@contextmanager
+def running(run: Callable[[threading.Event], None]) -> Iterator[threading.Event]:
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            run(stop)
+        except BaseException as error:  # shown by the test that started it
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert not failures, failures
+
+
+@pytest.fixture
+def settings(amqp) -> RabbitSettings:
+    return RabbitSettings.of(Properties.of(amqp, "payment-service"))
+
+
+@pytest.fixture
+def channel(settings) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
+    connection = pika.BlockingConnection(rabbit.parameters(settings, "test"))
+    opened = connection.channel()
+    for method, arguments in ESTATE:
+        getattr(opened, method)(**arguments)
+    yield opened
+    with suppress(*rabbit.BROKER_AWAY):
+        connection.close()
+
+
+@pytest.fixture
+def engine(database) -> Iterator[sa.Engine]:
+    made = postgres.engine(Properties.of(database, "payment-service"))
+    with made.begin() as db:
+        for statement in outbox.DDL:
+            db.execute(sa.text(statement))
+    yield made
+    made.dispose()
+
+
+def put(engine, *keys, routing_key="payment.succeeded", exchange=EXCHANGE) -> None:
+    for number, key in enumerate(keys):
+        body = json.dumps({"transactionId": key, "number": number}).encode()
+        with engine.begin() as db:
+            outbox.put(db, Event(exchange, routing_key, body, key, "com.nozie.Paid"), utc_now())
+
+
+def left(engine) -> int:
+    with engine.connect() as db:
+        return db.execute(sa.select(sa.func.count()).select_from(MESSAGES)).scalar_one()
+
+
+def relay(engine, settings) -> Relay:
+    return Relay(engine, MESSAGES, settings, "payment-service", ESTATE)
+
+
+class Seen:
+    """A handler that remembers, and fails as it is told."""
+
+    def __init__(self, *faults: Exception) -> None:
+        self.deliveries: list[Delivery] = []
+        self.faults = list(faults)
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+        if self.faults:
+            raise self.faults.pop(0)
+
+    @property
+    def bodies(self) -> list[object]:
+        return [json.loads(delivery.body) for delivery in self.deliveries]
+
+
+def consumer(settings, handle) -> Consumer:
+    return Consumer(settings, queue=QUEUE, bindings=BINDINGS, handle=handle, declarations=ESTATE)
+
+
+def depth(channel, queue: str) -> int:
+    return channel.queue_declare(queue, passive=True).method.message_count
+
+
+def test_a_committed_event_reaches_the_consumer_once_with_all_its_properties(
+    engine, settings, channel
+):
+    for method, arguments in rabbit.work_queue(QUEUE, BINDINGS):
+        getattr(channel, method)(**arguments)
+    with running(relay(engine, settings).run):
+        put(engine, "7")
+        until(lambda: left(engine) == 0 and depth(channel, QUEUE))
+    _, properties, body = channel.basic_get(QUEUE, auto_ack=True)
+    assert json.loads(body) == {"transactionId": "7", "number": 0}
+    assert (properties.content_type, properties.content_encoding) == ("application/json", "UTF-8")
+    assert (properties.delivery_mode, properties.priority) == (2, 0)
+    assert properties.app_id == "payment-service"
+    assert uuid.UUID(properties.message_id)
+    assert properties.headers["__TypeId__"] == "com.nozie.Paid"
+    assert properties.headers["traceparent"].startswith("00-")
+    assert channel.basic_get(QUEUE) == (None, None, None), "two bindings made two of one"
+
+
+def test_an_event_of_a_transaction_that_was_rolled_back_is_never_told(engine):
+    event = Event(EXCHANGE, "payment.succeeded", b"{}", "1")
+    with engine.connect() as db:
+        outbox.put(db, event, utc_now())
+        db.rollback()
+    assert left(engine) == 0
+
+
+def test_an_event_that_nobody_hears_waits_in_the_outbox_for_its_first_listener(engine, settings):
+    seen = Seen()
+    with running(relay(engine, settings).run):
+        put(engine, "1")
+        attempts = sa.select(MESSAGES.c.attempts)
+        until(lambda: engine.connect().execute(attempts).scalar())
+        with running(consumer(settings, seen).run):
+            until(lambda: seen.deliveries)
+            until(lambda: left(engine) == 0)
+    assert len(seen.deliveries) == 1
+
+
+def test_events_of_one_key_arrive_in_order_from_relays_side_by_side(engine, settings):
+    seen = Seen()
+    put(engine, *[str(number % 7) for number in range(140)])
+    with (
+        running(consumer(settings, seen).run),
+        running(relay(engine, settings).run),
+        running(relay(engine, settings).run),
+        running(relay(engine, settings).run),
+    ):
+        until(lambda: left(engine) == 0, 60)
+        until(lambda: len(seen.deliveries) >= 140)
+    for key in "0123456":
+        numbers = [body["number"] for body in seen.bodies if body["transactionId"] == key]
+        assert numbers == sorted(numbers)
+    assert len(seen.deliveries) == 140
+
+
+def test_nothing_is_lost_while_the_broker_comes_and_goes(engine, settings):
+    seen = Seen()
+    with Wire(f"{settings.host}:{settings.port}") as wire:
+        wired = replace(settings, port=wire.port)
+        with running(relay(engine, wired).run), running(consumer(wired, seen).run):
+            for number in range(4):
+                put(engine, *[f"{number}-{key}" for key in range(20)])
+                until(lambda: wire.connections >= 2)
+                wire.cut()
+                put(engine, f"{number}-during the outage")
+                wire.connections = 0
+                until(lambda: wire.connections >= 2)
+                wire.mend()
+                wire.connections = 0
+            until(lambda: len({body["transactionId"] for body in seen.bodies}) == 84, 40)
+            until(lambda: left(engine) == 0)
+
+
+def test_an_outage_is_told_once_at_its_begin_and_once_at_its_end(engine, settings):
+    with Wire(f"{settings.host}:{settings.port}") as wire, capture_logs() as logs:
+        with running(relay(engine, replace(settings, port=wire.port)).run):
+            until(lambda: wire.connections)
+            wire.cut()
+            until(lambda: wire.connections >= 3)
+            wire.mend()
+            until(lambda: [line for line in logs if line["event"] == "neighbour_back"])
+    told = [line["event"] for line in logs if line.get("neighbour") == "rabbitmq"]
+    assert told == ["waiting_for", "neighbour_back"]
+
+
+def test_a_failed_delivery_comes_again_later_with_its_number_and_its_own_routing_key(
+    settings, channel
+):
+    seen = Seen(ValueError("the first time"), ValueError("and the second"))
+    with running(consumer(settings, seen).run):
+        until(lambda: _publish(channel, b"{}"))
+        until(lambda: len(seen.deliveries) == 3)
+    assert [delivery.attempt for delivery in seen.deliveries] == [0, 1, 2]
+    assert {delivery.routing_key for delivery in seen.deliveries} == {"payment.succeeded"}
+
+
+def test_the_fourth_repetition_is_the_last(settings, channel):
+    seen = Seen(ValueError("for the fifth time"))
+    with running(consumer(settings, seen).run):
+        until(lambda: _publish(channel, b"{}", {"x-attempt": 4}))
+        until(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
+    _, properties, body = channel.basic_get(f"{QUEUE}.dlq")
+    assert body == b"{}"
+    assert properties.headers["x-exception"] == "ValueError: for the fifth time"
+    assert properties.headers["x-original-routing-key"] == "payment.succeeded"
+
+
+def test_a_hopeless_delivery_becomes_a_dead_letter_at_once_and_the_next_is_handled(
+    settings, channel
+):
+    seen = Seen(Hopeless("no JSON"))
+    with running(consumer(settings, seen).run):
+        until(lambda: _publish(channel, b"\xff"))
+        until(lambda: _publish(channel, b"{}"))
+        until(lambda: len(seen.deliveries) == 2)
+        until(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
+    assert depth(channel, QUEUE) == 0
+
+
+def test_a_store_that_is_away_is_waited_for_with_the_delivery_in_hand(settings, channel):
+    seen = Seen(UnavailableError("away"), UnavailableError("away"), UnavailableError("away"))
+    with running(consumer(settings, seen).run):
+        until(lambda: _publish(channel, b"{}"))
+        until(lambda: len(seen.deliveries) == 4)
+    assert {delivery.attempt for delivery in seen.deliveries} == {0}
+    assert depth(channel, QUEUE) == 0
+
+
+def test_what_was_not_acknowledged_at_a_stop_is_delivered_again(settings, channel):
+    first, second = Seen(*[UnavailableError("away")] * 99), Seen()
+    with running(consumer(settings, first).run):
+        until(lambda: _publish(channel, b"{}"))
+        until(lambda: first.deliveries)
+    with running(consumer(settings, second).run):
+        until(lambda: second.deliveries)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({"x-attempt": "many"}, id="an attempt in words"),
+        pytest.param({"x-attempt": -3}, id="a negative attempt"),
+        pytest.param({"traceparent": 7, "X-Correlation-Id": ["a"]}, id="ids of another kind"),
+        pytest.param({"traceparent": "00-zz-zz-01"}, id="a trace context that is none"),
+    ],
+)
+def test_headers_that_make_no_sense_are_as_good_as_absent(headers, settings, channel):
+    seen = Seen()
+    with running(consumer(settings, seen).run):
+        until(lambda: _publish(channel, b"{}", headers))
+        until(lambda: seen.deliveries)
+    assert seen.deliveries[0].attempt == 0
+
+
+def test_a_jvm_neighbours_declarations_and_ours_agree(settings, channel):
+    channel.exchange_declare("payment.exchange", "topic", durable=True)
+    channel.queue_declare(QUEUE, durable=True)
+    channel.queue_bind(QUEUE, "payment.exchange", "payment.succeeded")
+    seen = Seen()
+    with running(consumer(settings, seen).run):
+        until(lambda: _publish(channel, b"{}"))
+        until(lambda: seen.deliveries)
+    channel.queue_declare(QUEUE, durable=True)
+
+
+def _publish(channel, body: bytes, headers=None) -> bool:
+    """Publish as a JVM neighbour does; False while the queue is not bound yet."""
+    channel.confirm_delivery()
+    properties = pika.BasicProperties(content_type="application/json", headers=headers)
+    try:
+        channel.basic_publish(
+            "payment.exchange", "payment.succeeded", body, properties, mandatory=True
+        )
+    except pika.exceptions.UnroutableError:
+        return False
+    return True
