@@ -1,0 +1,96 @@
+"""The other processes of identity: tables and seeds, the relay of its outbox, the custodian."""
+
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from secrets import token_urlsafe
+from threading import Event
+from typing import Final
+
+import structlog
+from redis import RedisError
+from sqlalchemy import Engine
+
+from cloud.clock import Clock, utc_now
+from cloud.config import Environment
+from cloud.errors import UnavailableError
+from cloud.messaging import RabbitSettings, Relay, rabbit
+from cloud.stores import postgres, redis
+from identity.events import EXCHANGE, NOTICES
+from identity.service import Passwords
+from identity.settings import Settings
+from identity.store import ADMIN, catch_up, outbox, purge, seed, seed_admin
+
+log = structlog.get_logger()
+
+_LOOK_AROUND: Final = timedelta(seconds=1)
+
+
+def prepare(environment: Environment) -> None:
+    """Bring the tables up to date and add what is missing in them."""
+    engine = postgres.engine(environment.properties)
+    try:
+        postgres.migrate(engine, "identity")
+        if seed(engine, utc_now()):
+            _add_admin(engine, Settings.of(environment.properties))
+    finally:
+        engine.dispose()
+
+
+def _add_admin(engine: Engine, settings: Settings) -> None:
+    password = settings.initial_password or token_urlsafe(18)
+    passwords = Passwords(
+        settings.bcrypt_cost, parallel=1, waiting=0, patience=settings.bcrypt_patience
+    )
+    if seed_admin(engine, passwords.hash(password), utc_now()):
+        log.info("admin_created", username=ADMIN)
+        if settings.initial_password is None:
+            # The only time that it is seen, and not through the log, which is kept and shipped.
+            sys.stderr.write(f"identity: password of {ADMIN}, shown only now: {password}\n")
+            sys.stderr.flush()
+
+
+def relay(environment: Environment, stop: Event) -> None:
+    """Carry events from the outbox to RabbitMQ."""
+    properties = environment.properties
+    engine, settings = postgres.engine(properties), RabbitSettings.of(properties)
+    declared = rabbit.exchange(EXCHANGE), rabbit.exchange(NOTICES)
+    _await_tables(engine, stop)
+    Relay(engine, outbox, settings, properties.application, declared).run(stop)
+
+
+def custodian(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
+    """Keep Redis in step with the tables, and sweep out of them what has expired."""
+    properties = environment.properties
+    engine, client = postgres.engine(properties), redis.client(properties)
+    every = Settings.of(properties).purge_interval
+    neighbours, swept = rabbit.Outage("redis or database", longest=_LOOK_AROUND), None
+    _await_tables(engine, stop)
+    while not stop.is_set():
+        try:
+            catch_up(engine, client, now())
+            if swept is None or now() - swept >= every:
+                swept = now()
+                log.info("purged", rows=purge(engine, swept))
+            neighbours.back()
+            stop.wait(_LOOK_AROUND.total_seconds())
+        except (RedisError, UnavailableError) as error:
+            neighbours.away(error, stop)
+
+
+def _await_tables(engine: Engine, stop: Event) -> None:
+    """Wait for the database; who comes first makes the tables."""
+    database = rabbit.Outage("database")
+    while not stop.is_set():
+        try:
+            postgres.migrate(engine, "identity")
+        except UnavailableError as error:
+            database.away(error, stop)
+        else:
+            return
+
+
+COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {
+    "relay": relay,
+    "custodian": custodian,
+}

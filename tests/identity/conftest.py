@@ -1,0 +1,100 @@
+"""Identity on a real PostgreSQL and a real Redis, through its real Flask application."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import redis as driver
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from cloud.config import Environment, Properties
+from cloud.stores import postgres, redis
+from identity.app import create_app
+from identity.worker import prepare
+from tests.properties import properties
+
+
+@dataclass
+class House:
+    """The application, and a look behind it."""
+
+    app: Flask
+    engine: sa.Engine
+    redis: driver.Redis
+    environment: Environment
+
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        with self.engine.begin() as db:
+            return list(db.execute(sa.text(statement), values))
+
+    def run(self, statement: str, **values: Any) -> None:
+        with self.engine.begin() as db:
+            db.execute(sa.text(statement), values)
+
+    def post(self, path: str, body: Any = None, token: str = "", **headers: str) -> TestResponse:
+        return self.client().post(f"/api/auth/{path}", json=body, headers=_with(token, headers))
+
+    def get(self, path: str, token: str = "") -> TestResponse:
+        return self.client().get(f"/api/auth/{path}", headers=_with(token, {}))
+
+    def register(self, name: str = "ann", **more: Any) -> dict[str, Any]:
+        body = {"username": name, "email": f"{name}@example.org", "password": "right-horse"}
+        answer = self.post("register", {**body, **more})
+        assert answer.status_code == 201, answer.text
+        return answer.get_json()["data"]
+
+    def login(self, name: str = "ann", password: str = "right-horse") -> dict[str, Any]:
+        answer = self.post("login", {"username": name, "password": password})
+        assert answer.status_code == 200, answer.text
+        return answer.get_json()["data"]
+
+    def audit(self) -> list[tuple[str, bool]]:
+        found = self.rows("SELECT action, success FROM audit_logs ORDER BY id")
+        return [tuple(row) for row in found]
+
+
+def _with(token: str, headers: dict[str, str]) -> dict[str, str]:
+    own = {name.replace("_", "-"): value for name, value in headers.items()}
+    return {**own, "Authorization": f"Bearer {token}"} if token else own
+
+
+@pytest.fixture
+def settings(database: dict[str, str], redis_url: str) -> Properties:
+    return properties(
+        "identity-service",
+        {
+            **database,
+            "spring.data.redis.url": redis_url,
+            "spring.data.redis.timeout": "500ms",
+            "nozie.server.threads": "12",
+            "nozie.identity.bcrypt-cost": "4",
+            "resilience4j.circuitbreaker.instances.redis.minimum-number-of-calls": "2",
+            "resilience4j.circuitbreaker.instances.redis.sliding-window-size": "4",
+        },
+    )
+
+
+@pytest.fixture
+def house(settings: Properties) -> Iterator[House]:
+    environment = Environment(settings)
+    prepare(environment)
+    engine, client = postgres.engine(settings), redis.client(settings)
+    app = create_app(environment)
+    yield House(app, engine, client, environment)
+    client.close()
+    engine.dispose()
+    close(app)
+
+
+def close(app: Flask) -> None:
+    """Give back the application's own connections: tests make many applications."""
+    deps = app.extensions["deps"]
+    deps.sessions._engine.dispose()
+    deps.live._client.close()
