@@ -146,7 +146,7 @@ def _url(properties: Properties) -> URL:
     given = properties.text(key)
     try:
         url = make_url(given.removeprefix("jdbc:"))
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         url = None
     if url is None or url.drivername != "postgresql":
         raise ConfigurationError(
@@ -224,6 +224,8 @@ def _patience(connection: extensions.connection) -> float | None:
 
 
 def _translate(context: ExceptionContext) -> None:
+    if context.is_pre_ping:
+        return  # the pool replaces the connection
     cause = context.original_exception
     state = getattr(cause, "pgcode", None) or ""
     unasked = isinstance(cause, psycopg2.OperationalError) and not state

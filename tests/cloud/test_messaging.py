@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import pika
 import pytest
@@ -16,8 +17,16 @@ from structlog.testing import capture_logs
 from cloud.clock import utc_now
 from cloud.config import Properties
 from cloud.errors import UnavailableError
-from cloud.messaging import Consumer, Delivery, Event, Hopeless, RabbitSettings, Relay, outbox
-from cloud.messaging import rabbit
+from cloud.messaging import (
+    Consumer,
+    Delivery,
+    Event,
+    Hopeless,
+    RabbitSettings,
+    Relay,
+    outbox,
+    rabbit,
+)
 from cloud.stores import postgres
 from tests.wire import Wire
 
@@ -47,7 +56,7 @@ def running(run: Callable[[threading.Event], None]) -> Iterator[threading.Event]
     def guarded() -> None:
         try:
             run(stop)
-        except BaseException as error:  # shown by the test that started it
+        except Exception as error:  # noqa: BLE001 - shown by the test that started it
             failures.append(error)
 
     thread = threading.Thread(target=guarded)
@@ -94,7 +103,7 @@ def put(engine, *keys, routing_key="payment.succeeded", exchange=EXCHANGE) -> No
             outbox.put(db, Event(exchange, routing_key, body, key, "com.nozie.Paid"), utc_now())
 
 
-def left(engine) -> int:
+def left(engine):
     with engine.connect() as db:
         return db.execute(sa.select(sa.func.count()).select_from(MESSAGES)).scalar_one()
 
@@ -116,7 +125,7 @@ class Seen:
             raise self.faults.pop(0)
 
     @property
-    def bodies(self) -> list[object]:
+    def bodies(self) -> list[Any]:
         return [json.loads(delivery.body) for delivery in self.deliveries]
 
 
@@ -124,7 +133,7 @@ def consumer(settings, handle) -> Consumer:
     return Consumer(settings, queue=QUEUE, bindings=BINDINGS, handle=handle, declarations=ESTATE)
 
 
-def depth(channel, queue: str) -> int:
+def depth(channel, queue):
     return channel.queue_declare(queue, passive=True).method.message_count
 
 
@@ -203,13 +212,16 @@ def test_nothing_is_lost_while_the_broker_comes_and_goes(engine, settings):
 
 
 def test_an_outage_is_told_once_at_its_begin_and_once_at_its_end(engine, settings):
-    with Wire(f"{settings.host}:{settings.port}") as wire, capture_logs() as logs:
-        with running(relay(engine, replace(settings, port=wire.port)).run):
-            until(lambda: wire.connections)
-            wire.cut()
-            until(lambda: wire.connections >= 3)
-            wire.mend()
-            until(lambda: [line for line in logs if line["event"] == "neighbour_back"])
+    with (
+        Wire(f"{settings.host}:{settings.port}") as wire,
+        capture_logs() as logs,
+        running(relay(engine, replace(settings, port=wire.port)).run),
+    ):
+        until(lambda: wire.connections)
+        wire.cut()
+        until(lambda: wire.connections >= 3)
+        wire.mend()
+        until(lambda: [line for line in logs if line["event"] == "neighbour_back"])
     told = [line["event"] for line in logs if line.get("neighbour") == "rabbitmq"]
     assert told == ["waiting_for", "neighbour_back"]
 

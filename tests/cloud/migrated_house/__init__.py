@@ -1,0 +1,1 @@
+"""A house with two migrations."""
