@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import select
+import stat
 import sys
 import threading
 import traceback
@@ -198,11 +199,17 @@ class _Stdout(logging.Handler):
 
 
 def _opened() -> int:
-    # A description of its own: non-blocking on the shared one would change it for all who
-    # inherited it, the terminal included. Where that cannot be had, writes may wait.
+    """Return the descriptor to write to; a pipe or terminal is opened once more, non-blocking.
+
+    A description of its own: non-blocking on the shared one would change it for all who inherited
+    it. A regular file never makes a writer wait, and a second offset would overwrite lines.
+    """
+    mode = os.fstat(1).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        return 1
     try:
         return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC)
-    except OSError:
+    except OSError:  # of another user, as in some containers: then writes may wait
         return 1
 
 

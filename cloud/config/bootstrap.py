@@ -83,16 +83,31 @@ def environment(house: str) -> Environment:
     """
     with _starting:
         if house not in _live:
-            _live[house] = Environment(load(Path(str(resources.files(house))), os.environ))  # noqa: TID251 - the one reader
+            folder = Path(str(resources.files(house)))
+            # The wait for a server that is late is told in the words of the local settings.
+            found = load(folder, os.environ, local=_log_as)  # noqa: TID251 - the one reader
+            _log_as(found)
+            _live[house] = Environment(found)
         return _live[house]
 
 
-def load(folder: Path, variables: Mapping[str, str]) -> Properties:
+def _log_as(properties: Properties) -> None:
+    logging.configure(properties, "start")
+
+
+def load(
+    folder: Path, variables: Mapping[str, str], local: Callable[[Properties], None] | None = None
+) -> Properties:
     """Read everything anew.
 
     Precedence, high to low (Spring Boot's order for an import inside `application.yml`):
     SPRING_APPLICATION_JSON, environment, the Config Server's overrides and profile sources,
     `application-<profile>.yml`, the Config Server's shared sources, `application.yml`.
+
+    Args:
+        folder: where the application's own files are.
+        variables: the process environment.
+        local: is given what is known before the Config Server is asked.
     """
     above = [sources.from_environment(variables)]
     if given := variables.get("SPRING_APPLICATION_JSON"):
@@ -104,17 +119,17 @@ def load(folder: Path, variables: Mapping[str, str]) -> Properties:
         for profile in reversed(profiles)
         for source in sources.from_file(folder / f"application-{profile}.yml", profiles)
     ]
-    local = _properties([*above, *own, *shared], profiles)
-    logging.configure(local, "start")
-    fetched = remote.fetch_all(local)
+    known = _properties([*above, *own, *shared], profiles)
+    if local:
+        local(known)
+    fetched = remote.fetch_all(known)
     ranked = [source for source in fetched if _profile_specific(source, profiles)]
     general = [source for source in fetched if source not in ranked]
     properties = _properties([*above, *ranked, *own, *general, *shared], profiles)
     for source in properties.sources:
         for key, held in source.values.items():
             if held.value.startswith("{cipher}"):
-                properties.get(key)
-    logging.configure(properties, "start")
+                properties.get(key)  # so that a key that is wrong stops the start
     return properties
 
 

@@ -6,6 +6,7 @@ reference), but for shorter time-outs, and for 401 and 403, which no second atte
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -28,6 +29,7 @@ OVERRIDES = "configserver:overrides"
 _CONFIG = "spring.cloud.config"
 _V2 = "application/vnd.spring-cloud.config-server.v2+json"
 _CONNECT, _READ = timedelta(seconds=5), timedelta(seconds=10)
+_PLACE = re.compile(r"\d+:\d+")
 _OK, _NOT_FOUND = 200, 404
 _REFUSED = (401, 403)
 
@@ -162,7 +164,7 @@ def _servers(urls: Sequence[str], given: Properties) -> tuple[Server, ...]:
 def _server(url: str) -> Server:
     parts = urlsplit(url.strip())
     host = parts.netloc.rpartition("@")[2]
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError
     bare = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
     return Server(bare, unquote(parts.username or "") or None, unquote(parts.password or ""))
@@ -192,7 +194,7 @@ def _pauses(given: Properties) -> tuple[float, ...]:
 def _only_timeouts(given: Properties) -> bool:
     name = given.text(f"{_CONFIG}.multiple-uri-strategy", "always").replace("_", "").lower()
     if name not in ("always", "connectiontimeoutonly"):
-        raise _refusal(given, f"{_CONFIG}.multiple-uri-strategy is not a strategy")
+        raise _refusal(given, f"{_CONFIG}.multiple-uri-strategy is no strategy that we know")
     return name != "always"
 
 
@@ -332,10 +334,13 @@ def _sources(answer: Mapping[str, Any], entry: Import) -> list[PropertySource]:
 
 
 def _value(item: Any, source: str) -> PropertyValue:
-    """Read a value of either media type; the newer one brings its origin."""
-    if isinstance(item, dict) and "value" in item:
-        return PropertyValue(text_of(item["value"]), str(item.get("origin") or source))
-    return PropertyValue(text_of(item), source)
+    """Read a value of either media type; the newer one brings its origin, or its place at least."""
+    if not isinstance(item, dict) or "value" not in item:
+        return PropertyValue(text_of(item), source)
+    origin = str(item.get("origin") or "")
+    if not origin or _PLACE.fullmatch(origin):
+        origin = f"{source}:{origin}".rstrip(":")
+    return PropertyValue(text_of(item["value"]), origin)
 
 
 def _refusal(given: Properties, fault: str) -> ConfigurationError:

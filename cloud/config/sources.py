@@ -97,6 +97,8 @@ def from_yaml(text: str, file: str, profiles: Collection[str]) -> list[PropertyS
     kept = []
     try:
         for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+            if not isinstance(node, yaml.MappingNode) and node.value not in ("", "null", "~"):
+                raise ConfigurationError(f"{file} is not a mapping")
             values = dict(_leaves(node, "", file))
             condition = values.get("spring.config.activate.on-profile")
             if condition is None or _holds(condition.value, profiles):
@@ -126,8 +128,6 @@ def _leaves(node: yaml.Node, path: str, file: str) -> Iterator[tuple[str, Proper
     elif path:
         origin = f"{file}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
         yield path, PropertyValue(_scalar(node), origin)
-    elif node.tag != "tag:yaml.org,2002:null":
-        raise ConfigurationError(f"{file} is not a mapping")
 
 
 def _mapping(node: yaml.MappingNode, path: str, file: str) -> Iterator[tuple[str, PropertyValue]]:

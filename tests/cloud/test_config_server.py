@@ -1,0 +1,335 @@
+"""The Config Server: the real one, and one that misbehaves on a real socket."""
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+import structlog
+
+from cloud.config import Properties, load
+from cloud.config.remote import fetch_all
+from cloud.errors import ConfigurationError
+
+Reply = Callable[[str, dict[str, str]], tuple[int, object]]
+NOWHERE = "http://127.0.0.1:1"
+
+
+class Server:
+    """Answers as `reply` says and remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.reply: Reply = lambda _path, _headers: (200, answer())
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                outer.asked.append((self.path, headers))
+                status, body = outer.reply(self.path, headers)
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", "http://elsewhere.invalid/")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.asked]
+
+
+def answer(*sources: tuple[str, Mapping[str, object]], **more: object) -> dict[str, object]:
+    listed = [{"name": name, "source": values} for name, values in sources]
+    return {"name": "app", "profiles": ["dev"], "propertySources": listed, **more}
+
+
+@pytest.fixture
+def wayward() -> Iterator[Server]:
+    started = Server()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+def fetch(pauses: list[float], imported: str, **more: str) -> Properties:
+    given = {
+        "spring.config.import": imported,
+        **{f"spring.cloud.config.{k}": v for k, v in more.items()},
+    }
+    local = Properties.of(given, "app", ("dev",))
+    return Properties("app", ("dev",), fetch_all(local, pause=pauses.append))
+
+
+LAYERS = {
+    "local": None,
+    "shared": "file:/c/application.yml",
+    "service": "file:/c/app.yml",
+    "local of the profile": None,
+    "shared of the profile": "file:/c/application-dev.yml",
+    "service of the profile": "file:/c/app-dev.yml",
+    "overrides": "overrides",
+    "environment": None,
+    "json": None,
+}
+"""Lowest precedence first, with the names that the server gives its sources."""
+
+
+@pytest.mark.parametrize("highest", LAYERS)
+def test_each_layer_wins_over_all_below_it(tmp_path: Path, wayward: Server, highest: str):
+    """The remote shared file stands between the two local ones (Spring Boot's import order)."""
+    present = list(LAYERS)[: list(LAYERS).index(highest) + 1]
+    sent = [
+        (file, {"k": name}) for name, file in reversed(LAYERS.items()) if file and name in present
+    ]
+    wayward.reply = lambda _path, _headers: (200, answer(*sent))
+    text = f"spring: {{application: {{name: app}}, config: {{import: 'configserver:{wayward.url}'}}}}\n"
+    (tmp_path / "application.yml").write_text(text + "k: local")
+    if "local of the profile" in present:
+        (tmp_path / "application-dev.yml").write_text("k: local of the profile")
+    variables = {"SPRING_PROFILES_ACTIVE": "dev"}
+    if "environment" in present:
+        variables["K"] = "environment"
+    if "json" in present:
+        variables["SPRING_APPLICATION_JSON"] = '{"k": "json"}'
+    assert load(tmp_path, variables).get("k") == highest
+    assert wayward.paths == ["/app/dev"]
+
+
+def test_state_and_version_of_the_answer_are_properties(wayward: Server, pauses: list[float]):
+    wayward.reply = lambda _path, _headers: (200, answer(("a", {}), state="s1", version="v1"))
+    found = fetch(pauses, f"configserver:{wayward.url}")
+    assert [source.name for source in found.sources] == ["configClient", "configserver:a"]
+    assert found.get("config.client.state") == "s1"
+    assert found.get("config.client.version") == "v1"
+
+
+def test_values_of_both_media_types(wayward: Server, pauses: list[float]):
+    body = b"""{"propertySources": [{"name": "git/app.yml", "source": {
+        "n": {"value": 1.10, "origin": "git/app.yml:3:4"}, "p": {"value": "v", "origin": "7:1"},
+        "t": {"value": true}, "z": null, "plain": 12, "list[0].x": "y"}}]}"""
+    wayward.reply = lambda _path, _headers: (200, body)
+    found = fetch(pauses, f"configserver:{wayward.url}")
+    assert [found.get(k) for k in ("n", "t", "z", "plain", "list[0].x")] == [
+        "1.10",
+        "true",
+        "",
+        "12",
+        "y",
+    ]
+    assert found.origin("n") == "git/app.yml:3:4"
+    assert found.origin("p") == "configserver:git/app.yml:7:1"
+    assert wayward.asked[0][1]["accept"] == "application/vnd.spring-cloud.config-server.v2+json"
+
+
+def test_labels_are_tried_in_order_and_spelled_for_the_path(wayward: Server, pauses: list[float]):
+    wayward.reply = lambda path, _headers: (
+        (200, answer(("a", {"k": "v"}))) if path.endswith("main") else (404, {})
+    )
+    found = fetch(
+        pauses, f"configserver:{wayward.url}", label="feature/new one, main", name="a,b/c"
+    )
+    assert found.get("k") == "v"
+    assert wayward.paths == ["/a,b(_)c/dev/feature(_)new%20one", "/a,b(_)c/dev/main"]
+
+
+def test_query_parameters_beat_properties_and_pauses_grow(wayward: Server, pauses: list[float]):
+    query = "fail-fast=true&max-attempts=5&initial-interval=100&multiplier=2&max-interval=300"
+    with pytest.raises(ConfigurationError, match=r"after 5 attempt\(s\).*Connection refused"):
+        fetch(
+            pauses,
+            f"configserver:{NOWHERE}?{query}",
+            **{"fail-fast": "false", "retry.max-attempts": "2"},
+        )
+    assert pauses == [0.1, 0.2, 0.3, 0.3]
+
+
+def test_a_server_that_is_late_is_waited_for_with_one_line(wayward: Server, pauses: list[float]):
+    statuses = iter([500, 503, 404, 200])
+    wayward.reply = lambda _path, _headers: (next(statuses), answer(("a", {"k": "v"})))
+    with structlog.testing.capture_logs() as lines:
+        found = fetch(pauses, f"configserver:{wayward.url}?fail-fast=true")
+    assert found.get("k") == "v"
+    assert [line["event"] for line in lines] == ["waiting_for", "configuration_fetched"]
+    assert lines[0]["dependency"] == "config-server"
+
+
+@pytest.mark.parametrize(
+    ("imported", "properties"),
+    [
+        pytest.param(f"optional:configserver:{NOWHERE}", {}, id="optional"),
+        pytest.param("optional:configserver:", {"uri": NOWHERE}, id="address by property"),
+        pytest.param("optional:file:/none.yml", {}, id="another kind"),
+        pytest.param("configserver:http://x", {"enabled": "false"}, id="disabled"),
+        pytest.param("", {}, id="no import"),
+    ],
+)
+def test_without_a_server_that_is_optional_the_start_goes_on(imported, properties, pauses):
+    assert fetch(pauses, imported, **properties).sources == ()
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    ("imported", "properties", "fault"),
+    [
+        pytest.param(f"configserver:{NOWHERE}", {}, f"from {NOWHERE} after 1", id="required"),
+        pytest.param(
+            f"optional:configserver:{NOWHERE}", {"fail-fast": "true"}, "after 6", id="fail-fast"
+        ),
+        pytest.param("file:/x.yml", {}, "of kind 'file' is not supported", id="another kind"),
+        pytest.param("configserver:ftp://u:hunter2@h/", {}, "no http URL", id="not http"),
+        pytest.param("configserver:http://h:x/", {}, "no http URL", id="no port"),
+        pytest.param(
+            "configserver:",
+            {"password": "p", "headers.Authorization": "x"},
+            "both",
+            id="two logins",
+        ),
+        pytest.param("configserver:", {"multiple-uri-strategy": "x"}, "no strategy", id="strategy"),
+        pytest.param(
+            f"configserver:{NOWHERE}?max-attempts=x&fail-fast=true",
+            {},
+            "max-attempts is not a whole number",
+            id="query",
+        ),
+    ],
+)
+def test_what_cannot_be_had_stops_the_start_in_one_line(imported, properties, fault, pauses):
+    with pytest.raises(ConfigurationError, match=fault) as caught:
+        fetch(pauses, imported, **properties)
+    assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_next_address_is_asked_after_any_failure(wayward: Server, pauses: list[float]):
+    wayward.reply = lambda _path, _headers: (200, answer(("a", {"k": "v"})))
+    imported = f"configserver:{NOWHERE},{wayward.url}"
+    assert fetch(pauses, imported).get("k") == "v"
+    with pytest.raises(ConfigurationError, match="Connection refused"):
+        fetch(pauses, imported, **{"multiple-uri-strategy": "CONNECTION_TIMEOUT_ONLY"})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        pytest.param(302, b"", "answered 302", id="a redirect is not followed"),
+        pytest.param(500, b"", "answered 500", id="server error"),
+        pytest.param(404, b"", "knows no such name", id="unknown name"),
+        pytest.param(200, b"<html>", "did not answer as a Config Server", id="no JSON"),
+        pytest.param(200, b"[]", "did not answer as a Config Server", id="another JSON"),
+        pytest.param(401, b"", "refuses our credentials", id="401 at once"),
+        pytest.param(403, b"", "refuses our credentials", id="403 at once"),
+    ],
+)
+def test_answers_that_are_none(wayward: Server, pauses, status, body, fault):
+    wayward.reply = lambda _path, _headers: (status, body)
+    with pytest.raises(ConfigurationError, match=fault):
+        fetch(pauses, f"configserver:{wayward.url}?fail-fast=true&max-attempts=2")
+    assert len(wayward.asked) == (1 if status in (401, 403) else 2)
+
+
+def test_a_server_that_never_answers_costs_its_time_out(wayward: Server, pauses):
+    waiting = threading.Event()
+
+    def late(_path: str, _headers: dict[str, str]) -> tuple[int, object]:
+        waiting.wait(20)
+        return 200, answer()
+
+    wayward.reply = late
+    with pytest.raises(ConfigurationError, match="no configuration"):
+        fetch(pauses, f"configserver:{wayward.url}", **{"request-read-timeout": "100ms"})
+    waiting.set()
+
+
+@pytest.mark.parametrize(
+    ("user_info", "properties", "login"),
+    [
+        pytest.param("ann:hunt%40er2@", {}, "ann:hunt@er2", id="of the URL"),
+        pytest.param("ann:hunter2@", {"password": "p"}, "user:p", id="properties win"),
+        pytest.param("", {"username": "bob", "password": "é"}, "bob:é", id="properties alone"),
+    ],
+)
+def test_credentials_are_sent_and_never_logged(
+    wayward: Server, pauses, user_info, properties, login
+):
+    statuses = iter([500, 200])
+    wayward.reply = lambda _path, _headers: (next(statuses), answer())
+    url = wayward.url.replace("//", f"//{user_info}")
+    with structlog.testing.capture_logs() as lines:
+        fetch(pauses, f"configserver:{url}?fail-fast=true", **properties)
+    sent = wayward.asked[0][1]["authorization"].removeprefix("Basic ")
+    assert base64.b64decode(sent).decode() == login
+    assert "hunt" not in repr(lines)
+    assert lines[0]["urls"] == [wayward.url]
+
+
+def test_later_entries_win(wayward: Server, pauses: list[float]):
+    wayward.reply = lambda path, _headers: (200, answer(("a", {"k": path})))
+    found = fetch(
+        pauses, f"configserver:{wayward.url}/one, optional:configserver:{wayward.url}/two"
+    )
+    assert found.get("k") == "/two/app/dev"
+
+
+def test_a_value_the_server_could_not_decrypt_is_an_error(wayward: Server, pauses: list[float]):
+    wayward.reply = lambda _path, _headers: (
+        200,
+        answer(("a.yml", {"invalid.jwt.secret": "<n/a>"})),
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"app: jwt\.secret cannot be decrypted by the Config Server"
+    ):
+        fetch(pauses, f"optional:configserver:{wayward.url}")
+
+
+@pytest.mark.estate
+def test_the_real_server_gives_each_profile_its_own(tmp_path: Path, config_url: str):
+    imported = f"configserver:{config_url}?fail-fast=true"
+    text = "spring: {application: {name: identity-service}, config: {import: '%s'}}"
+    (tmp_path / "application.yml").write_text(text % imported)
+    given = {"JWT_SECRET": "x" * 64, "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE": "http://e/"}
+    dev, test, prod = (
+        load(tmp_path, {"SPRING_PROFILES_ACTIVE": profile, **given})
+        for profile in ("dev", "test", "prod")
+    )
+    waits = "nozie.server.deregister-wait"
+    assert len({found.text(waits) for found in (dev, test, prod)}) == 3
+    assert "application-dev.yml:" in (dev.origin(waits) or "")
+    assert dev.text("nozie.example.secret") == "a value that only the estate's key opens"
+    without = load(tmp_path, {"SPRING_PROFILES_ACTIVE": "prod"})
+    with pytest.raises(ConfigurationError, match=r"jwt\.secret needs JWT_SECRET, which is not set"):
+        without.text("jwt.secret")
+
+
+@pytest.mark.estate
+def test_text_of_the_real_server_opens_here(config_url: str):
+    plain = "s3cret é ${not.a.placeholder}"
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    hidden = requests.post(
+        f"{config_url}/encrypt", plain.encode(), headers=headers, timeout=10
+    ).text
+    given = {"encrypt.key": "nozie-development-key", "a": "{cipher}" + hidden}
+    assert Properties.of(given).get("a") == plain
