@@ -26,7 +26,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from cloud.errors import InvalidError
 
-INT64 = range(-(2**63), 2**63)
 _MALFORMED = "Malformed JSON request"
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # What Hibernate's @Email takes as well: atoms or a quoted text, then a domain, dots not required.
@@ -202,8 +201,13 @@ def _email(value: str) -> str:
     return value
 
 
+def is_int64(value: int) -> bool:
+    """Tell whether a Java long, and so an id column, can hold it."""
+    return -(2**63) <= value < 2**63
+
+
 def _int64(value: int) -> int:
-    if value not in INT64:
+    if not is_int64(value):
         raise ValueError("must be a whole number of at most 64 bits")
     return value
 

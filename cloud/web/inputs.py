@@ -12,7 +12,7 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.routing import BaseConverter
 
 from cloud.errors import InvalidError
-from cloud.schema import INT64, ensure_storable, parse_json
+from cloud.schema import ensure_storable, is_int64, parse_json
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _BOOLEANS = {
@@ -135,7 +135,7 @@ def query_text(name: str, default: str | None = None, maximum: int = 255) -> str
 
 def _integer(text: str) -> int | None:
     number = int(text) if _INTEGER.fullmatch(text) else None
-    return number if number in INT64 else None
+    return None if number is None or not is_int64(number) else number
 
 
 def _invalid(name: str, reason: str) -> InvalidError:
