@@ -251,13 +251,14 @@ class ServiceClient:
         tried: list[Instance] = []
         while True:
             tried.append(instance)
-            repeatable = self._retry.may_repeat(call.method)
+            repeatable, refused = self._retry.may_repeat(call.method), False
             try:
                 answer = self._attempt(instance, call)
             except _Refused as error:
                 balancer.failed(instance, refused=True)
                 fault: Exception = UnavailableError(f"{self._service_id} does not answer")
-                fault.__cause__, repeatable = error, self._retry.enabled
+                fault.__cause__ = error
+                repeatable, refused = self._retry.enabled, True
             except _Broken as error:
                 balancer.failed(instance)
                 fault = UnavailableError(f"{self._service_id} broke the connection")
@@ -271,7 +272,7 @@ class ServiceClient:
                     return answer
                 balancer.failed(instance)
                 fault = UnavailableError(f"{self._service_id} answered {answer.status}")
-            following = self._next(balancer, tried, call) if repeatable else None
+            following = self._next(balancer, tried, call, refused=refused) if repeatable else None
             if following is None:
                 raise fault
             log.info("call_retried", service=self._service_id, reason=str(fault))
@@ -284,7 +285,9 @@ class ServiceClient:
         else:
             balancer.succeeded(instance)
 
-    def _next(self, balancer: Balancer, tried: list[Instance], call: _Call) -> Instance | None:
+    def _next(
+        self, balancer: Balancer, tried: list[Instance], call: _Call, *, refused: bool
+    ) -> Instance | None:
         """Return the instance to try next, None when the call has failed for good."""
         if len(tried) > self._retry.same + self._retry.following or time.monotonic() >= call.ends:
             return None
@@ -295,7 +298,9 @@ class ServiceClient:
         try:
             return balancer.choose(self._service_id, exclude=tried)
         except UnavailableError:
-            return None
+            # The only one there is. A kept connection that broke tells little about it: once more,
+            # over a fresh one.
+            return tried[0] if len(tried) == 1 and not refused else None
 
     def _left(self, call: _Call) -> float:
         """Return the seconds left for a call."""

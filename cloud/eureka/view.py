@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import orjson
 import structlog
@@ -114,7 +115,7 @@ def _fixed_list(properties: Properties) -> _Services:
 
 
 _lock = threading.Lock()
-_views: dict[int, RegistryView] = {}
+_views: WeakKeyDictionary[Environment, RegistryView] = WeakKeyDictionary()
 _shared: list[Path] = []
 
 
@@ -130,10 +131,10 @@ def view(environment: Environment) -> RegistryView:
     alone) it fetches from Eureka in a thread of its own.
     """
     with _lock:
-        found = _views.get(id(environment))
+        found = _views.get(environment)
         if found is None:
             found = RegistryView(_shared[0] if _shared else None, environment)
-            _views[id(environment)] = found
+            _views[environment] = found
             if not _shared:
                 from cloud.eureka.registrar import fetch_into  # noqa: PLC0415 - heavy, rarely used
 
