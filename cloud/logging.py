@@ -13,7 +13,8 @@ import stat
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ class _Ecs(logging.Formatter):
 
     def __init__(self, properties: "Properties", process: str) -> None:
         super().__init__()
-        self._fixed = {
+        self.fixed = {
             "ecs.version": "8.11.0",
             "service.name": properties.application,
             "service.environment": ",".join(properties.profiles),
@@ -93,7 +94,7 @@ class _Ecs(logging.Formatter):
             "@timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "log.level": record.levelname.lower(),
             "message": _text(record.getMessage()),
-            **self._fixed,
+            **self.fixed,
             "process.pid": record.process,
             "process.thread.name": record.threadName,
             "log.logger": record.name,
@@ -173,11 +174,11 @@ class _Stdout(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._write(self.format(record).encode(errors="replace") + b"\n")
+            self.write(self.format(record).encode(errors="replace") + b"\n")
         except Exception:  # noqa: BLE001 - a log line is never worth a request
             self._dropped += 1
 
-    def _write(self, line: bytes) -> None:
+    def write(self, line: bytes) -> None:
         at = 0
         while at < len(line):
             try:
@@ -220,6 +221,24 @@ def _for_stdlib(
     message = str(event.pop("event", ""))
     keywords = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
     return (message,), {"extra": {"values": event}, **keywords}
+
+
+def write_batch(logger: str, batch: Sequence[Mapping[str, Any]]) -> None:
+    """Write many lines in one go; for what logs thousands a second.
+
+    Args:
+        logger: its level decides whether INFO is wanted.
+        batch: fields in ECS's names, with `@timestamp` and `message`; values are not masked.
+    """
+    handler = _Once.handler
+    if handler is None or not logging.getLogger(logger).isEnabledFor(logging.INFO):
+        return
+    fixed = {"log.level": "info", "log.logger": logger, "process.pid": os.getpid()}
+    if isinstance(handler.formatter, _Ecs):
+        fixed |= handler.formatter.fixed
+    lines = "".join(f"{_dump({**fixed, **fields})}\n" for fields in batch)
+    with handler.lock or nullcontext():
+        handler.write(lines.encode(errors="replace"))
 
 
 class _Once:

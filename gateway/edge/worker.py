@@ -1,0 +1,273 @@
+"""The gunicorn worker: uvloop in place of threads, gunicorn for processes and signals."""
+
+import asyncio
+import errno
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import structlog
+import uvloop
+from gunicorn.workers.base import Worker
+from opentelemetry.trace import SpanKind
+
+from cloud import eureka, tracing
+from cloud.balancer import Balancer
+from cloud.breaker import Breakers
+from cloud.config import Environment, Properties
+from cloud.errors import ConfigurationError
+from cloud.retry import RetryBudget
+from gateway.edge.local import Local, Wsgi
+from gateway.edge.observed import Observed
+from gateway.edge.protocol import Connection, tune
+from gateway.edge.redis import Redis
+from gateway.exchange import Exchange, Reply, Tools
+from gateway.handler import Gateway, Rules
+from gateway.handler.guard import Guard
+from gateway.proxy import Proxy
+from gateway.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_TICK_S = 0.1
+_RANDOM_BITS = 56
+_RETRY_ACCEPT_S = 0.2
+_FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Application(Protocol):
+    """The Flask application, as far as the edge knows it."""
+
+    extensions: dict[str, Any]
+    wsgi_app: Wsgi
+
+
+class Edge:
+    """One worker's data plane: everything that its connections share."""
+
+    def __init__(self, application: Wsgi, environment: Environment, workers: int = 1) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Connection] = set()
+        self.endless: set[Connection] = set()
+        self.observed = Observed()
+        self._environment = environment
+        self._local = Local(application)
+        settings = Settings.of(environment.properties)
+        self._redis = Redis(settings.redis)
+        balancer = Balancer(eureka.view(environment))
+        self._proxy = Proxy(lambda: self.settings, balancer, RetryBudget())
+        rules = self._compile(environment.properties)
+        guard = Guard(self._redis, self.loop.time, workers)
+        self._gateway = Gateway(rules, guard, self._local.handle)
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._served = 0
+        self._apply(rules)
+        environment.subscribe(self._changed)
+
+    @property
+    def served(self) -> int:
+        """Connections accepted so far."""
+        return self._served
+
+    # --- rules
+
+    def _compile(self, properties: Properties) -> Rules:
+        def tools(breakers: Breakers) -> Tools:
+            return Tools(breakers.get, self._local.forward, self._redis.run)
+
+        return Rules.of(properties, self._proxy, tools)
+
+    def _apply(self, rules: Rules) -> None:
+        self._gateway.rules = rules
+        self.settings = rules.settings
+        self._uris = {route.id: route.uri for route, _ in rules.table.bound}
+        self._sampled_below = round(rules.settings.sampling * (1 << _RANDOM_BITS))
+        log.info("routes_loaded", count=len(self._uris), routes=sorted(self._uris))
+
+    def _changed(self, properties: Properties, _: frozenset[str]) -> None:
+        """Take over a new configuration, whichever thread brings it; a bad one changes nothing."""
+        self._apply_soon(self._compile(properties))
+
+    def _apply_soon(self, rules: Rules) -> None:
+        self.loop.call_soon_threadsafe(self._apply, rules)
+
+    # --- requests
+
+    async def handle(self, exchange: Exchange) -> Reply:
+        """Answer one exchange within its trace; unsampled ones pay nothing for it."""
+        digits = exchange.correlation_id.replace("-", "")
+        exchange.headers.append((b"x-correlation-id", exchange.correlation_id.encode()))
+        # The low bits decide, as they do in `cloud.tracing`.
+        if int(digits[-14:], 16) >= self._sampled_below:
+            parent = f"00-{digits}-{random.getrandbits(64) | 1:016x}-00"
+            exchange.headers.append((b"traceparent", parent.encode()))
+            return await self._gateway.handle(exchange)
+        tracing.correlation_id.set(exchange.correlation_id)
+        with tracing.span(exchange.method, SpanKind.SERVER, trace_id=digits) as span:
+            context: dict[str, str] = {}
+            tracing.inject(context)
+            exchange.headers.append((b"traceparent", context["traceparent"].encode()))
+            reply = await self._gateway.handle(exchange)
+            span.update_name(f"{exchange.method} {exchange.route or 'UNKNOWN'}")
+            span.set_attributes(
+                {
+                    "http.request.method": exchange.method,
+                    "http.response.status_code": reply.status,
+                    "http.route": exchange.route or "UNKNOWN",
+                }
+            )
+            return reply
+
+    # --- life
+
+    def listen(self, sock: socket.socket, *, compat: bool = False) -> None:
+        """Accept from a listening socket, one connection a turn: other workers get their share."""
+        sock.setblocking(False)
+        self._listeners.append(sock)
+        self.loop.add_reader(sock, self._accept, sock, compat)
+
+    def _accept(self, sock: socket.socket, compat: bool) -> None:  # noqa: FBT001 - a callback
+        try:
+            client, _ = sock.accept()
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            return
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            # Out of descriptors: serve those who are here, and look again shortly.
+            self.loop.remove_reader(sock)
+            self.loop.call_later(
+                _RETRY_ACCEPT_S, self.loop.add_reader, sock, self._accept, sock, compat
+            )
+            return
+        tune(client)
+        self._served += 1
+        factory: Callable[[], Connection] = lambda: Connection(self, compat=compat)  # noqa: E731
+        self._spawn(self.loop.connect_accepted_socket(factory, client))
+
+    def _spawn(self, work: Any) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.debug("connection_failed", reason=str(task.exception()))
+
+    def start(self) -> None:
+        """Begin what runs beside the requests."""
+        self._spawn(self._redis.stay_connected())
+        self._spawn(self._keep_time())
+
+    async def _keep_time(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = self.loop.time()
+            self._redis.sweep(now)
+            self._proxy.sweep(now)
+            turn += 1
+            if turn % 5 == 0:
+                for connection in [c for c in self.connections if c.deadline < now]:
+                    connection.expire()
+                self.flush()
+
+    def flush(self) -> None:
+        self.observed.flush(self._uris, self._gateway.rules.breakers)
+
+    def stop_accepting(self) -> None:
+        for sock in self._listeners:
+            self.loop.remove_reader(sock)
+        self._listeners.clear()
+
+    async def drain(self, patience_s: float) -> None:
+        """Close idle connections, finish busy ones, end event streams; what is left is cut."""
+        for connection in list(self.connections):
+            connection.drain()
+        for connection in list(self.endless):
+            connection.end_events()
+        until = self.loop.time() + patience_s
+        while self.connections and self.loop.time() < until:
+            await asyncio.sleep(0.02)
+        self.flush()
+        for task in list(self._tasks):
+            task.cancel()
+        self._proxy.close()
+        self._local.close()
+
+
+class EdgeWorker(Worker):
+    """gunicorn's `worker_class`: `gateway.edge.EdgeWorker`."""
+
+    def init_signals(self) -> None:
+        """Leave the signals to the loop; only those of gunicorn's own bookkeeping are set here."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGABRT, self.handle_abort)
+        signal.signal(signal.SIGWINCH, signal.SIG_IGN)
+
+    def run(self) -> None:
+        """Serve until told to stop; the arbiter's `graceful_timeout` bounds the end."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
+        application = cast("Application", self.wsgi)
+        environment: Environment = application.extensions["environment"]
+        edge = Edge(application.wsgi_app, environment, self.cfg.workers)
+        edge.start()
+        for listener in self.sockets:
+            edge.listen(_plain(listener))
+        port = edge.settings.compat_port
+        if port:
+            edge.listen(_second_listener(port, self.cfg.backlog), compat=True)
+        while not stopped.is_set() and self.ppid == _parent() and edge.served < self.max_requests:
+            self.notify()
+            await _within(stopped, 1.0)
+        edge.stop_accepting()
+        drain = asyncio.create_task(edge.drain(self.cfg.graceful_timeout))
+        while not drain.done():
+            self.notify()
+            await asyncio.wait([drain], timeout=1.0)
+
+
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+def _parent() -> int:
+    return os.getppid()
+
+
+def _plain(listener: Any) -> socket.socket:
+    """Take the socket out of gunicorn's wrapper."""
+    sock: socket.socket = getattr(listener, "sock", listener)
+    return sock
+
+
+def _second_listener(port: int, backlog: int) -> socket.socket:
+    """Open the compatibility port in every worker; the kernel shares connections out."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("0.0.0.0", port))  # noqa: S104 - as public as the main port
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(f"nozie.gateway.compat-port: {port}: {error.strerror}") from error
+    return sock

@@ -1,0 +1,81 @@
+"""CircuitBreaker: spares an upstream that fails, and its callers the wait."""
+
+from http import HTTPStatus
+
+import structlog
+from pybreaker import CircuitBreakerError
+
+from cloud.errors import DeadlineError, UnavailableError, UpstreamError
+from gateway.exchange import (
+    Definition,
+    Exchange,
+    Filter,
+    Handler,
+    Reply,
+    Tools,
+    expand,
+    message,
+    status_of,
+)
+from gateway.predicates import bind, gather
+
+log = structlog.get_logger(__name__)
+
+# An upstream that answers so is as good as away; other 5xx are its answers.
+_AWAY = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+
+
+def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
+    """Build the filter.
+
+    `name` finds `resilience4j.circuitbreaker.instances.<name>`, `fallbackUri` is a local path
+    (`forward:/…`, for every method), `statusCodes` are answers to replace by the fallback.
+
+    Raises:
+        ValueError: `fallbackUri` leads elsewhere.
+    """
+    name, uri = bind(definition.args, "name", "fallbackUri", required=1)
+    if uri and not uri.startswith("forward:/"):
+        raise ValueError(f"fallbackUri {uri} is not forward:/…")
+    given = definition.args.get("statusCodes")
+    codes = (
+        {status_of(code) for code in gather({"statusCodes": given}, "statusCodes")}
+        if given
+        else set()
+    )
+    breaker = tools.breaker(str(name))
+
+    async def fallback(exchange: Exchange, cause: Exception) -> Reply:
+        if uri:
+            path = expand(uri.removeprefix("forward:"), exchange.variables, path=True)
+            return await tools.forward(exchange, path)
+        if isinstance(cause, DeadlineError):
+            return message(504, "No answer in time", status=504)
+        return message(503, "Service is temporarily unavailable", status=503)
+
+    async def apply(exchange: Exchange, proceed: Handler) -> Reply:
+        try:
+            permit = breaker.acquire()
+        except CircuitBreakerError as error:
+            return await fallback(exchange, error)
+        try:
+            reply = await proceed(exchange)
+        except (UnavailableError, UpstreamError, DeadlineError) as error:
+            permit.failed(error)
+            log.warning("upstream_failed", route=exchange.route, breaker=name, reason=str(error))
+            return await fallback(exchange, error)
+        except BaseException:
+            permit.released()
+            raise
+        if reply.status in _AWAY or reply.status in codes:
+            permit.failed()
+        else:
+            permit.succeeded()
+        if reply.status in codes:
+            reply.discard()
+            return await fallback(exchange, UpstreamError(f"answered {reply.status}"))
+        return reply
+
+    return apply

@@ -1,0 +1,156 @@
+"""What a client sent becomes an Exchange; ambiguous is refused, forged is removed."""
+
+import re
+from collections.abc import Callable
+from os import urandom
+
+from cloud.errors import InvalidError
+from cloud.security import Networks, client_address, is_within
+from gateway.exchange import HOP_BY_HOP, Exchange, Headers, canonical
+
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+MAX_HEADERS = 100
+
+# Only we may speak of who calls, from where, and in which trace.
+_FORGED = (b"x-user-", b"x-forwarded-", b"x-b3-")
+_TAKEN = HOP_BY_HOP | {
+    b"b3",
+    b"content-length",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"traceparent",
+    b"tracestate",
+    b"x-correlation-id",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+}
+# `Connection: authorization` must not strip what decides about access.
+_NEVER_HOP = frozenset({b"authorization", b"cookie", b"content-type", b"origin"})
+_ONCE = frozenset({b"authorization", b"content-type", b"host", b"origin"})
+_HOST = re.compile(rb"[A-Za-z0-9.\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+
+
+class RefusedError(InvalidError):
+    """No request of ours; answered once, then the connection is closed."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def arrive(
+    method: bytes, target: bytes, version: str, headers: Headers, *, peer: str, trusted: Networks
+) -> Exchange:
+    """Build the exchange; names in `headers` are in lower case.
+
+    Raises:
+        RefusedError: malformed, ambiguous or forged beyond repair.
+    """
+    if method not in METHODS:
+        raise RefusedError(405, "Method is not supported")
+    if len(headers) > MAX_HEADERS:
+        raise RefusedError(431, "Too many header fields")
+    taken, kept = _sorted(headers)
+    host = _host(taken, version)
+    if version == "1.0" and b"transfer-encoding" in taken:
+        raise RefusedError(400, "Transfer-Encoding is no part of HTTP/1.0")
+    try:
+        path, raw_path, query = canonical(target)
+    except InvalidError as error:
+        raise RefusedError(400, str(error)) from None
+    exchange = Exchange(method.decode(), path, raw_path, query, kept, peer=peer, client=peer)
+    exchange.host, exchange.version = host, version
+    for name, value in kept:
+        if name == b"authorization":
+            exchange.authorization = value
+        elif name == b"origin":
+            exchange.origin = value
+    connection = taken.get(b"connection")
+    if connection is not None:
+        exchange.headers = _without_hops(kept, connection)
+    expect = taken.get(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise RefusedError(417, "Expectation cannot be met")
+        exchange.expects = version != "1.0"
+    _say_where_from(exchange, taken, trusted)
+    return exchange
+
+
+def _sorted(headers: Headers) -> tuple[dict[bytes, bytes], Headers]:
+    """Split into what concerns this hop (or is forged) and what goes on to the upstream."""
+    taken: dict[bytes, bytes] = {}
+    kept: Headers = []
+    once: set[bytes] = set()
+    for held in headers:
+        name, value = held
+        if name in _ONCE:
+            if name in once:
+                raise RefusedError(400, "Header field is repeated")
+            once.add(name)
+        if name in _TAKEN:
+            taken[name] = b"%b, %b" % (taken[name], value) if name in taken else value
+        elif b"_" in name:
+            # WSGI and CGI cannot tell `X_User_Id` from `X-User-Id`.
+            raise RefusedError(400, "Header field name holds an underscore")
+        elif not name.startswith(_FORGED):
+            kept.append(held)
+    return taken, kept
+
+
+def _host(taken: dict[bytes, bytes], version: str) -> str:
+    host = taken.get(b"host")
+    if host is None:
+        if version == "1.0":
+            return ""
+        raise RefusedError(400, "Host header is missing")
+    if not _HOST.fullmatch(host):
+        raise RefusedError(400, "Host header is malformed")
+    return host.decode("ascii").lower()
+
+
+def _without_hops(kept: Headers, connection: bytes) -> Headers:
+    named = {name.strip().lower() for name in connection.split(b",")} - _NEVER_HOP
+    return [held for held in kept if held[0] not in named]
+
+
+def _say_where_from(exchange: Exchange, taken: dict[bytes, bytes], trusted: Networks) -> None:
+    """Write fresh forwarding headers; a trusted proxy's are continued, a stranger's forgotten."""
+    peer = exchange.peer
+    chain, host, proto = peer, exchange.host, "http"
+    port = host.rsplit(":", 1)[1] if re.search(r":\d+$", host) else ""
+    if trusted and is_within(peer, trusted):
+        given = taken.get(b"x-forwarded-for", b"").decode("latin-1")
+        exchange.client = client_address(peer, given or None, trusted)
+        chain = f"{given}, {peer}" if given else peer
+        proto = _one_of(taken.get(b"x-forwarded-proto"), r"https?") or proto
+        host = _one_of(taken.get(b"x-forwarded-host"), _HOST.pattern.decode()) or host
+        port = _one_of(taken.get(b"x-forwarded-port"), r"\d{1,5}") or port
+    exchange.scheme = proto
+    port = port or ("443" if proto == "https" else "80")
+    node = f'"[{exchange.client}]"' if ":" in exchange.client else exchange.client
+    exchange.headers += (
+        (b"x-forwarded-for", chain.encode("latin-1")),
+        (b"x-forwarded-host", host.encode()),
+        (b"x-forwarded-port", port.encode()),
+        (b"x-forwarded-proto", proto.encode()),
+        (b"forwarded", f'for={node};host="{host}";proto={proto}'.encode()),
+    )
+
+
+def _one_of(value: bytes | None, pattern: str) -> str | None:
+    text = (value or b"").decode("latin-1").strip().lower()
+    return text if re.fullmatch(pattern, text) else None
+
+
+def new_correlation_id(random: Callable[[int], bytes] = urandom) -> str:
+    """Make a random UUID (version 4); its 32 hex digits are the trace id."""
+    digits = random(16).hex()
+    return (
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-"
+        f"{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
+    )

@@ -1,0 +1,391 @@
+"""Upstreams: kept connections to instances, one request at a time on each."""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import cast
+
+import httptools
+import structlog
+
+from cloud.balancer import Balancer
+from cloud.errors import DeadlineError, UnavailableError, UpstreamError
+from cloud.eureka import Instance
+from cloud.retry import RetryBudget
+from gateway.exchange import HOP_BY_HOP, Exchange, Headers, Reply, Stream
+from gateway.route import Route, Target
+from gateway.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+SAFE = frozenset({"GET", "HEAD"})
+_BODILESS = frozenset({204, 304})
+# What a service says about CORS or correlation is ours to say.
+_DROPPED = HOP_BY_HOP | {b"content-length", b"x-correlation-id"}
+_ENDLESS = (b"text/event-stream", b"application/x-ndjson", b"application/stream+json")
+
+
+class LostError(UpstreamError):
+    """The connection ended before a byte of the answer came."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to one instance.
+
+    It is the sink of the request's body and the source of the answer's.
+    """
+
+    __slots__ = (
+        "_answer", "_body", "_chunked", "_deadline_s", "_endless", "_framed", "_headers", "_keep",
+        "_length", "_method", "_parser", "_pool", "_sent", "_stream", "_transport", "deadline",
+        "idle_since", "used",
+    )  # fmt: skip
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._parser = httptools.HttpResponseParser(self)
+        self._length: int | None = None
+        self._answer: asyncio.Future[Reply] | None = None
+        self._stream: Stream | None = None
+        self._body: Stream | None = None
+        self._headers: Headers = []
+        self._sent = True
+        self._keep = False
+        self.deadline = inf
+        self.idle_since = 0.0
+        self.used = False
+
+    # --- the request
+
+    async def ask(self, exchange: Exchange, host: bytes, timeout_s: float) -> Reply:
+        """Send the request; return when the head of the answer is here.
+
+        Raises:
+            LostError, UpstreamError, DeadlineError: no usable answer, or none in time.
+        """
+        body = exchange.body
+        whole = None if body is None else body.taken()
+        length = len(whole) if whole is not None else body.length if body is not None else None
+        self._chunked = body is not None and length is None
+        self._method, self._deadline_s, self._body = exchange.method, timeout_s, body
+        self._headers, self._length, self._framed, self._endless = [], None, False, False
+        self._answer = self._pool.loop.create_future()
+        self._sent = body is None or whole is not None
+        self.deadline = self._pool.loop.time() + timeout_s
+        self._transport.write(_head(exchange, host, length, chunked=self._chunked) + (whole or b""))
+        try:
+            if body is not None and whole is None:
+                body.attach(self)
+            return await self._answer
+        except BaseException:
+            self.abandon()
+            raise
+
+    def send(self, data: bytes) -> None:
+        self.deadline = self._pool.loop.time() + self._deadline_s
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def finish(self) -> None:
+        if self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+        self._sent = True
+        self.deadline = self._pool.loop.time() + self._deadline_s
+
+    def abort(self, error: Exception) -> None:
+        self._fail(error)
+
+    def pause_writing(self) -> None:
+        if self._body is not None and not self._sent:
+            self._body.pause()
+
+    def resume_writing(self) -> None:
+        if self._body is not None and not self._sent:
+            self._body.resume()
+
+    # --- the answer
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lowered = name.lower()
+        if lowered not in _DROPPED:
+            if not lowered.startswith(b"access-control-"):
+                self._headers.append((name, value))
+            if lowered == b"content-type" and value.startswith(_ENDLESS):
+                self._endless = True
+        elif lowered == b"content-length":
+            self._length, self._framed = int(value), True
+        elif lowered == b"transfer-encoding":
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self._answer is None or self._answer.done():
+            return
+        if status < 200:  # noqa: PLR2004 - an interim answer; the final one follows
+            self._headers = []
+            return
+        if self._method == "HEAD" or status in _BODILESS:
+            self._framed = True
+            self._keep = self._parser.should_keep_alive()
+            self._answer.set_result(Reply(status, self._headers, length=self._length))
+            if self._method == "HEAD":
+                # The parser waits for a body that never comes.
+                self._parser = httptools.HttpResponseParser(self)
+                self._rest()
+            return
+        self._keep = self._framed and self._parser.should_keep_alive()
+        self._stream = Stream(self, self._length)
+        self.deadline = inf if self._endless else self._pool.loop.time() + self._pool.stall_s
+        self._answer.set_result(Reply(status, self._headers, self._stream))
+
+    def on_body(self, data: bytes) -> None:
+        if self._stream is None:
+            self._keep = False  # a body where none may be
+            return
+        if not self._endless:
+            self.deadline = self._pool.loop.time() + self._pool.stall_s
+        self._stream.feed(data)
+
+    def on_message_complete(self) -> None:
+        if self._answer is not None and self._answer.done():
+            self._rest()
+
+    def _rest(self) -> None:
+        """The answer is complete: keep the connection for the next request, if it can be kept."""
+        stream, self._stream, self._answer = self._stream, None, None
+        self.deadline, self.used = inf, True
+        if stream is not None:
+            stream.end()
+        if self._keep and self._sent:
+            self._body = None
+            self._pool.keep(self)
+        else:
+            self.abandon()
+
+    # --- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._pool.open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None and self._stream is None:
+            self.abandon()  # nobody asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(UpstreamError("upstream changed the protocol"))
+        except httptools.HttpParserError as error:
+            self._fail(UpstreamError(f"upstream answered no HTTP: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        if self._stream is not None and not self._framed and exc is None:
+            self._stream.end()  # its end is the connection's
+        else:
+            self._fail(LostError("upstream closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
+        answer, stream, self._answer, self._stream = self._answer, self._stream, None, None
+        self.deadline = inf
+        self.abandon()
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+        elif stream is not None:
+            stream.fail(error)
+
+    def expire(self) -> None:
+        """Time is up: no answer, or an answer that stalled."""
+        self._fail(DeadlineError("No answer in time"))
+
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            self.deadline = inf  # the client is slow, not the upstream
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self.deadline = inf if self._endless else self._pool.loop.time() + self._pool.stall_s
+            self._transport.resume_reading()
+
+    def abandon(self) -> None:
+        """Close without a word; what is in flight is lost."""
+        self._pool.forget(self)
+        self._transport.abort()
+        if self._body is not None and not self._sent:
+            self._body.cancel()
+
+    @property
+    def alive(self) -> bool:
+        return not self._transport.is_closing()
+
+
+def _head(exchange: Exchange, host: bytes, length: int | None, *, chunked: bool) -> bytes:
+    target = (
+        exchange.raw_path if exchange.query is None else f"{exchange.raw_path}?{exchange.query}"
+    )
+    parts = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (exchange.method.encode(), target.encode(), host)]
+    parts += [b"%b: %b\r\n" % held for held in exchange.headers]
+    if chunked:
+        parts.append(b"transfer-encoding: chunked\r\n")
+    elif length is not None:
+        parts.append(b"content-length: %d\r\n" % length)
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+class Pool:
+    """Connections to one address."""
+
+    def __init__(self, address: tuple[str, int, bool], settings: Settings) -> None:
+        self.host, self.port, self.tls = address
+        self.authority = (
+            f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}".encode()
+        )
+        self.loop = asyncio.get_running_loop()
+        self.stall_s = settings.stall_timeout_s
+        self.open: set[Upstream] = set()
+        self.opening = 0
+        self._limit = settings.pool_size
+        self._idle_s = settings.pool_idle_s
+        self._idle: deque[Upstream] = deque()
+
+    async def acquire(self, timeout_s: float, *, fresh: bool = False) -> Upstream:
+        """Take the connection used last, or open one.
+
+        Raises:
+            UnavailableError: the address refuses, or does not answer in time.
+        """
+        while self._idle and not fresh:
+            held = self._idle.pop()
+            if held.alive:
+                return held
+        if len(self.open) + self.opening >= self._limit:
+            raise UnavailableError("too many requests wait for this instance")
+        self.opening += 1
+        context = ssl.create_default_context() if self.tls else None
+        name = self.host if self.tls else None
+        try:
+            async with asyncio.timeout(timeout_s):
+                _, upstream = await self.loop.create_connection(
+                    lambda: Upstream(self), self.host, self.port, ssl=context, server_hostname=name
+                )
+        except (OSError, TimeoutError) as error:
+            raise UnavailableError(f"cannot connect: {error or 'timed out'}") from error
+        finally:
+            self.opening -= 1
+        return upstream
+
+    def keep(self, upstream: Upstream) -> None:
+        upstream.idle_since = self.loop.time()
+        self._idle.append(upstream)
+
+    def forget(self, upstream: Upstream) -> None:
+        self.open.discard(upstream)
+
+    def sweep(self, now: float) -> None:
+        """End what is overdue, and connections that rested too long."""
+        for upstream in [u for u in self.open if u.deadline < now]:
+            upstream.expire()
+        while self._idle and (
+            self._idle[0].idle_since + self._idle_s < now or not self._idle[0].alive
+        ):
+            self._idle.popleft().abandon()
+
+    def close(self) -> None:
+        for upstream in list(self.open):
+            upstream.abandon()
+
+
+class Proxy:
+    """Calls one instance of a route's target; a safe request gets a second try elsewhere."""
+
+    def __init__(
+        self, settings: Callable[[], Settings], balancer: Balancer, budget: RetryBudget
+    ) -> None:
+        self._settings = settings
+        self._balancer = balancer
+        self._budget = budget
+        self._pools: dict[tuple[str, int, bool], Pool] = {}
+
+    async def call(self, exchange: Exchange, route: Route) -> Reply:
+        """Pass the request on; return as soon as the head of the answer is here.
+
+        Raises:
+            UnavailableError: no instance, or none that can be reached.
+            UpstreamError: the answer is no HTTP, or the connection broke.
+            DeadlineError: no answer in time.
+        """
+        self._budget.called()
+        tried: list[Instance] = []
+        while True:
+            instance = self._choose(route.target, tried)
+            try:
+                reply = await self._attempt(exchange, route, instance)
+            except (UnavailableError, LostError) as error:
+                self._balancer.failed(instance, refused=isinstance(error, UnavailableError))
+                tried.append(instance)
+                if not self._again(exchange, tried):
+                    raise
+                log.info(
+                    "retrying", route=route.id, instance=instance.instance_id, reason=str(error)
+                )
+            except (UpstreamError, DeadlineError):
+                self._balancer.failed(instance)
+                raise
+            else:
+                self._balancer.succeeded(instance)
+                return reply
+
+    def _again(self, exchange: Exchange, tried: list[Instance]) -> bool:
+        replayable = exchange.method in SAFE and exchange.body is None
+        return replayable and len(tried) == 1 and self._budget.permits()
+
+    def _choose(self, target: Target, tried: list[Instance]) -> Instance:
+        if target.scheme == "lb":
+            return self._balancer.choose(target.name, exclude=tried)
+        return Instance(
+            f"{target.name}:{target.port}",
+            target.name,
+            (),
+            target.name,
+            target.port,
+            target.scheme == "https",
+        )
+
+    async def _attempt(self, exchange: Exchange, route: Route, instance: Instance) -> Reply:
+        settings = self._settings()
+        pool = self._pool((instance.host, instance.port, instance.secure), settings)
+        connect_s = route.connect_timeout or settings.connect_timeout_s
+        answer_s = route.response_timeout or settings.answer_timeout_s
+        host = exchange.preserve_host or pool.authority
+        upstream = await pool.acquire(connect_s)
+        try:
+            return await upstream.ask(exchange, host, answer_s)
+        except LostError:
+            # A kept connection may have been closed while it rested: that says nothing about
+            # the instance, and a safe request may go there again (RFC 9110 section 9.2.2).
+            if not upstream.used or exchange.method not in SAFE or exchange.body is not None:
+                raise
+        upstream = await pool.acquire(connect_s, fresh=True)
+        return await upstream.ask(exchange, host, answer_s)
+
+    def _pool(self, address: tuple[str, int, bool], settings: Settings) -> Pool:
+        pool = self._pools.get(address)
+        if pool is None:
+            pool = self._pools[address] = Pool(address, settings)
+        return pool
+
+    def sweep(self, now: float) -> None:
+        """Enforce all deadlines; the edge calls it several times a second."""
+        for pool in self._pools.values():
+            pool.sweep(now)
+        for address in [a for a, pool in self._pools.items() if not (pool.open or pool.opening)]:
+            del self._pools[address]
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()

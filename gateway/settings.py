@@ -1,0 +1,231 @@
+"""Settings of the gateway, typed; `nozie.gateway.*`, and Spring's own keys where it has one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from cloud.config import Properties
+from cloud.errors import ConfigurationError
+from cloud.security import Networks, jwt_secret, trusted_proxies
+
+_PREFIX = "nozie.gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A public operation: whole path (a Spring path pattern), one method or ANY."""
+
+    method: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRule:
+    """Who may use what lies below a path; `method` is one method or ANY."""
+
+    method: str
+    path: str
+    roles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRule:
+    """A limit per client address for some paths; requests in one window."""
+
+    bucket: str
+    paths: tuple[str, ...]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All limits; `user` and `ip` hold where no rule does, `exempt` paths are never counted."""
+
+    window_s: int
+    user: int
+    ip: int
+    rules: tuple[LimitRule, ...]
+    exempt: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """Fetch standard; `origins` may hold `*`."""
+
+    origins: frozenset[str]
+    methods: tuple[str, ...]
+    headers: tuple[str, ...]
+    exposed: tuple[str, ...]
+    max_age_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """Spring's `spring.data.redis.*`; `timeout_s` is the time one answer may take."""
+
+    host: str
+    port: int
+    database: int
+    username: str | None
+    password: str | None = field(repr=False)
+    tls: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Typed settings; spans in seconds, sizes in bytes.
+
+    Attributes:
+        blacklist_grace_s: how long after Redis' last good answer a token passes unchecked.
+        answer_timeout_s: until the head of an upstream's answer.
+        stall_timeout_s: between two reads or writes of a body.
+    """
+
+    secret: str = field(repr=False)
+    trusted_proxies: Networks
+    public: tuple[Opening, ...]
+    compat: tuple[Opening, ...]
+    roles: tuple[RoleRule, ...]
+    limits: Limits
+    cors: Cors
+    redis: RedisSettings
+    blacklist_grace_s: float
+    connect_timeout_s: float
+    answer_timeout_s: float
+    stall_timeout_s: float
+    head_timeout_s: float
+    idle_timeout_s: float
+    pool_idle_s: float
+    pool_size: int
+    max_head: int
+    max_body: int
+    compat_port: int
+    sampling: float
+
+    @classmethod
+    def of(cls, properties: Properties) -> "Settings":
+        """Read the settings.
+
+        Raises:
+            ConfigurationError: a value cannot be used.
+        """
+
+        def seconds(key: str, default: float) -> float:
+            return properties.duration(key, timedelta(seconds=default)).total_seconds()
+
+        client = "spring.cloud.gateway.httpclient"
+        return cls(
+            secret=jwt_secret(properties),
+            trusted_proxies=trusted_proxies(properties),
+            public=_openings(properties, "public"),
+            compat=_openings(properties, "compat"),
+            roles=_roles(properties),
+            limits=_limits(properties),
+            cors=_cors(properties),
+            redis=_redis(properties),
+            blacklist_grace_s=seconds(f"{_PREFIX}.blacklist-grace", 60),
+            connect_timeout_s=seconds(f"{_PREFIX}.timeouts.connect", 2),
+            answer_timeout_s=seconds(f"{_PREFIX}.timeouts.answer", 10),
+            stall_timeout_s=seconds(f"{_PREFIX}.timeouts.stall", 30),
+            head_timeout_s=seconds(f"{_PREFIX}.timeouts.head", 10),
+            idle_timeout_s=seconds(f"{_PREFIX}.timeouts.idle", 75),
+            pool_idle_s=seconds(f"{client}.pool.max-idle-time", 30),
+            pool_size=properties.integer(f"{client}.pool.max-connections", 128, minimum=1),
+            max_head=properties.data_size(f"{_PREFIX}.max-head-size", 16 * 1024),
+            max_body=properties.data_size(f"{_PREFIX}.max-body-size", 1024 * 1024),
+            compat_port=properties.integer(f"{_PREFIX}.compat-port", 0, minimum=0, maximum=65535),
+            sampling=properties.number(
+                "management.tracing.sampling.probability", 0.1, minimum=0, maximum=1
+            ),
+        )
+
+
+def _wrong(properties: Properties, key: str, fault: str) -> ConfigurationError:
+    origin = properties.origin(f"{key}[0]") or properties.origin(key)
+    return ConfigurationError(f"{properties.application}: {key} {fault} (from {origin})")
+
+
+def _openings(properties: Properties, name: str) -> tuple[Opening, ...]:
+    key = f"{_PREFIX}.{name}"
+    found = []
+    for line in properties.listing(key):
+        method, _, path = line.partition(" ")
+        if not path.startswith("/"):
+            raise _wrong(properties, key, "is not a list of 'METHOD /path'")
+        found.append(Opening(method.upper(), path.strip()))
+    return tuple(found)
+
+
+def _items(properties: Properties, key: str) -> Sequence[Any]:
+    found = properties.tree(key) or []
+    if not isinstance(found, list):
+        raise _wrong(properties, key, "is not a list")
+    return found
+
+
+def _roles(properties: Properties) -> tuple[RoleRule, ...]:
+    key = f"{_PREFIX}.roles"
+    try:
+        return tuple(
+            RoleRule(rule["method"].upper(), rule["path"], frozenset(_list(rule["roles"])))
+            for rule in _items(properties, key)
+        )
+    except (KeyError, TypeError, AttributeError):
+        raise _wrong(properties, key, "needs method, path and roles in each rule") from None
+
+
+def _limits(properties: Properties) -> Limits:
+    key = f"{_PREFIX}.limits"
+    try:
+        rules = tuple(
+            LimitRule(rule["bucket"], tuple(_list(rule["paths"])), int(rule["limit"]))
+            for rule in _items(properties, f"{key}.rules")
+        )
+    except (KeyError, TypeError, ValueError):
+        raise _wrong(properties, f"{key}.rules", "needs bucket, paths and limit in each") from None
+    return Limits(
+        window_s=max(
+            1, round(properties.duration(f"{key}.window", timedelta(seconds=60)).total_seconds())
+        ),
+        user=properties.integer(f"{key}.user", 200, minimum=1),
+        ip=properties.integer(f"{key}.ip", 100, minimum=1),
+        rules=rules,
+        exempt=properties.listing(f"{key}.exempt"),
+    )
+
+
+def _list(value: Any) -> list[str]:
+    items = value if isinstance(value, list) else str(value).split(",")
+    return [str(item).strip() for item in items]
+
+
+def _cors(properties: Properties) -> Cors:
+    key = "nozie.cors"
+    age = properties.get(f"{key}.max-age")
+    return Cors(
+        origins=frozenset(properties.listing(f"{key}.allowed-origins", ("*",))),
+        methods=properties.listing(
+            f"{key}.allowed-methods", ("GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD")
+        ),
+        headers=properties.listing(f"{key}.allowed-headers", ("*",)),
+        exposed=properties.listing(
+            f"{key}.exposed-headers", ("X-Correlation-Id", "X-Total-Count", "Retry-After")
+        ),
+        max_age_s=properties.integer(f"{key}.max-age", 0, minimum=0) if age else None,
+    )
+
+
+def _redis(properties: Properties) -> RedisSettings:
+    key = "spring.data.redis"
+    timeout = properties.duration(f"{_PREFIX}.redis-timeout", timedelta(milliseconds=250))
+    return RedisSettings(
+        host=properties.text(f"{key}.host", "localhost"),
+        port=properties.integer(f"{key}.port", 6379, minimum=1, maximum=65535),
+        database=properties.integer(f"{key}.database", 0, minimum=0),
+        username=properties.get(f"{key}.username") or None,
+        password=properties.get(f"{key}.password") or None,
+        tls=properties.boolean(f"{key}.ssl.enabled", default=False),
+        timeout_s=timeout.total_seconds(),
+    )
