@@ -33,7 +33,9 @@ correlation_id: ContextVar[str | None] = ContextVar("correlation_id", default=No
 CORRELATION = "X-Correlation-Id"
 
 _W3C = TraceContextTextMapPropagator()
-_B3 = re.compile(r"([0-9a-f]{32}|[0-9a-f]{16})-([0-9a-f]{16})(?:-([01dD]))?(?:-[0-9a-f]{16})?$")
+_TRACE_ID = re.compile("[0-9a-f]{32}|[0-9a-f]{16}")
+_SPAN_ID = re.compile("[0-9a-f]{16}")
+_B3 = re.compile(f"({_TRACE_ID.pattern})-({_SPAN_ID.pattern})(?:-([01d])(?:-{_SPAN_ID.pattern})?)?")
 _YES = {"1", "d", "true"}
 _PROBABILITY = 0.1  # Spring Boot's, where no source says otherwise
 _RANDOM_BITS = (1 << 56) - 1
@@ -58,11 +60,14 @@ class _Share(Sampler):
         self,
         parent_context: Context | None,  # noqa: ARG002 - OpenTelemetry's signature
         trace_id: int,
+        name: str,  # noqa: ARG002
+        kind: SpanKind | None = None,  # noqa: ARG002
+        attributes: Any = None,
         *_others: Any,
         **_named: Any,
     ) -> SamplingResult:
         kept = self.keeps(trace_id)
-        return SamplingResult(Decision.RECORD_AND_SAMPLE if kept else Decision.DROP)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if kept else Decision.DROP, attributes)
 
     def get_description(self) -> str:
         return "Share"
@@ -222,7 +227,13 @@ def span(
 
 def inject(headers: MutableMapping[str, Any]) -> None:
     """Add the current context to outgoing headers: `traceparent`, and the correlation id."""
-    _W3C.inject(headers)
+    ids = trace.get_current_span().get_span_context()
+    if ids.is_valid:
+        # Of the flags `sampled` alone: Brave, on the JVM's side, refuses all but 00 and 01.
+        flags = ids.trace_flags & TraceFlags.SAMPLED
+        headers["traceparent"] = f"00-{ids.trace_id:032x}-{ids.span_id:016x}-{flags:02x}"
+        if ids.trace_state:
+            headers["tracestate"] = ids.trace_state.to_header()
     if current := correlation_id.get():
         headers.setdefault(CORRELATION, current)
 
@@ -233,16 +244,14 @@ def extract(headers: Mapping[str, Any]) -> Context:
     found = _W3C.extract(lower, Context())
     if trace.get_current_span(found).get_span_context().is_valid:
         return found
-    b3 = _B3.match(str(lower.get("b3", "")).lower())
+    b3 = _B3.fullmatch(str(lower.get("b3", "")).lower())
     if b3:
-        return _remote(b3[1], b3[2], b3[3])
-    trace_id, span_id = (
-        str(lower.get(f"x-b3-{name}", "")).lower() for name in ("traceid", "spanid")
-    )
-    if not _B3.match(f"{trace_id}-{span_id}"):
+        return _remote(*b3.groups())
+    ids = [str(lower.get(f"x-b3-{name}", "")).lower() for name in ("traceid", "spanid")]
+    if not (_TRACE_ID.fullmatch(ids[0]) and _SPAN_ID.fullmatch(ids[1])):
         return Context()
     debug = lower.get("x-b3-flags") == "1"
-    return _remote(trace_id, span_id, "d" if debug else lower.get("x-b3-sampled"))
+    return _remote(ids[0], ids[1], "d" if debug else lower.get("x-b3-sampled"))
 
 
 def _remote(trace_id: str, span_id: str, sampled: str | None) -> Context:

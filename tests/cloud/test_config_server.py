@@ -106,8 +106,8 @@ def test_each_layer_wins_over_all_below_it(tmp_path: Path, wayward: Server, high
         (file, {"k": name}) for name, file in reversed(LAYERS.items()) if file and name in present
     ]
     wayward.reply = lambda _path, _headers: (200, answer(*sent))
-    text = f"spring: {{application: {{name: app}}, config: {{import: 'configserver:{wayward.url}'}}}}\n"
-    (tmp_path / "application.yml").write_text(text + "k: local")
+    text = "spring: {application: {name: app}, config: {import: 'configserver:%s'}}\nk: local"
+    (tmp_path / "application.yml").write_text(text % wayward.url)
     if "local of the profile" in present:
         (tmp_path / "application-dev.yml").write_text("k: local of the profile")
     variables = {"SPRING_PROFILES_ACTIVE": "dev"}
