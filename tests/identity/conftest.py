@@ -17,6 +17,8 @@ from identity.app import create_app
 from identity.worker import prepare
 from tests.properties import properties
 
+RIGHT = "right-horse"
+
 
 @dataclass
 class House:
@@ -45,15 +47,15 @@ class House:
         return self.client().get(f"/api/auth/{path}", headers=_with(token, {}))
 
     def register(self, name: str = "ann", **more: Any) -> dict[str, Any]:
-        body = {"username": name, "email": f"{name}@example.org", "password": "right-horse"}
+        body = {"username": name, "email": f"{name}@example.org", "password": RIGHT}
         answer = self.post("register", {**body, **more})
         assert answer.status_code == 201, answer.text
-        return answer.get_json()["data"]
+        return dict(answer.get_json()["data"])
 
-    def login(self, name: str = "ann", password: str = "right-horse") -> dict[str, Any]:
+    def login(self, name: str = "ann", password: str = RIGHT) -> dict[str, Any]:
         answer = self.post("login", {"username": name, "password": password})
         assert answer.status_code == 200, answer.text
-        return answer.get_json()["data"]
+        return dict(answer.get_json()["data"])
 
     def audit(self) -> list[tuple[str, bool]]:
         found = self.rows("SELECT action, success FROM audit_logs ORDER BY id")
@@ -63,6 +65,13 @@ class House:
 def _with(token: str, headers: dict[str, str]) -> dict[str, str]:
     own = {name.replace("_", "-"): value for name, value in headers.items()}
     return {**own, "Authorization": f"Bearer {token}"} if token else own
+
+
+def changed(settings: Properties, changes: dict[str, str], profile: str = "test") -> Environment:
+    """Hold the same settings, but for a few."""
+    (source,) = settings.sources
+    values = {key: str(held.value) for key, held in source.values.items()}
+    return Environment(properties("identity-service", {**values, **changes}, profile))
 
 
 @pytest.fixture
@@ -90,11 +99,3 @@ def house(settings: Properties) -> Iterator[House]:
     yield House(app, engine, client, environment)
     client.close()
     engine.dispose()
-    close(app)
-
-
-def close(app: Flask) -> None:
-    """Give back the application's own connections: tests make many applications."""
-    deps = app.extensions["deps"]
-    deps.sessions._engine.dispose()
-    deps.live._client.close()

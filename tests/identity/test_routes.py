@@ -1,12 +1,13 @@
 """Every operation through the real application, on real stores."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import jwt
 import pytest
 
+from cloud.clock import utc_now
 from tests.identity.conftest import House
 from tests.properties import SECRET, token
 
@@ -232,7 +233,7 @@ def test_unknown_wrong_and_locked_are_answered_alike(house: House):
         assert refusal(house, "ann", "wrong") == wrong
     (row,) = house.rows("SELECT * FROM users WHERE username = 'ann'")
     assert (row.status, row.failed_login_attempts) == ("LOCKED", 5)
-    assert row.locked_until > datetime.now(UTC).replace(tzinfo=None) + timedelta(minutes=14)
+    assert row.locked_until > utc_now().replace(tzinfo=None) + timedelta(minutes=14)
     assert refusal(house, "ann", "right-horse") == wrong
     assert house.audit()[-1] == ("LOGIN_FAILED", False)
     assert len(house.audit()) == 8
@@ -469,7 +470,7 @@ OWN = [
 
 
 def past() -> str:
-    return token(1, exp=int(datetime.now(UTC).timestamp()) - 1)
+    return token(1, exp=int(utc_now().timestamp()) - 1)
 
 
 @pytest.mark.parametrize(("method", "path"), OWN)
@@ -535,7 +536,13 @@ def test_a_profile_takes_what_is_given_and_keeps_the_rest(house: House):
     pair = house.login()
     put = house.client().put
     headers = {"Authorization": f"Bearer {pair['accessToken']}"}
-    body = {"fullName": "", "phone": "1", "country": None, "genres": [], "username": "eve"}
+    body: dict[str, Any] = {
+        "fullName": "",
+        "phone": "1",
+        "country": None,
+        "genres": [],
+        "username": "eve",
+    }
     answer = put("/api/auth/profile", json=body, headers=headers)
     assert answer.status_code == 200
     data = answer.get_json()["data"]

@@ -1,0 +1,95 @@
+"""The companions, on the real servers."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import orjson
+import pika
+import pytest
+import redis
+
+from cloud.config import Environment, Properties
+from identity import worker
+from identity.store import EPOCH
+from tests.identity.conftest import House, changed
+from tests.identity.test_routes import jti
+
+
+@contextmanager
+def running(work: Callable[..., None], environment: Environment) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(environment, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def eventually(look: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not come"
+        threading.Event().wait(0.05)
+    return found
+
+
+def test_a_registration_reaches_those_who_listen(
+    house: House, settings: Properties, amqp: dict[str, str]
+):
+    environment = changed(settings, amqp)
+    parameters = pika.ConnectionParameters(
+        host=amqp["spring.rabbitmq.host"],
+        port=int(amqp["spring.rabbitmq.port"]),
+        virtual_host=amqp["spring.rabbitmq.virtual-host"],
+    )
+    connection = pika.BlockingConnection(parameters)
+    channel = connection.channel()
+    channel.exchange_declare("identity.exchange", "topic", durable=True)
+    channel.queue_declare("heard")
+    channel.queue_bind("heard", "identity.exchange", "user.created")
+    made = house.register()
+    with running(worker.relay, environment):
+        heard: list[Any] = []
+
+        def listen() -> bool:
+            heard[:] = channel.basic_get("heard", auto_ack=True)
+            return heard[2] is not None
+
+        eventually(listen)
+        eventually(lambda: house.rows("SELECT 1 FROM outbox") == [])
+    connection.close()
+    assert orjson.loads(heard[2])["userId"] == made["id"]
+    assert heard[1].app_id == "identity-service"
+
+
+def test_the_custodian_fills_a_redis_that_forgot(house: House):
+    house.register()
+    pair = house.login()
+    house.post("logout", {"refreshToken": pair["refreshToken"]})
+    key = f"token:blacklist:{jti(pair)}"
+    with running(worker.custodian, house.environment):
+        eventually(lambda: house.redis.exists(EPOCH))
+        house.redis.flushdb()
+        eventually(lambda: house.redis.exists(EPOCH))
+        assert house.redis.exists(key)
+
+
+def test_the_custodian_makes_the_tables_when_it_comes_first(settings: Properties, redis_url: str):
+    with running(worker.custodian, Environment(settings)):
+        with redis.Redis.from_url(redis_url) as client:
+            eventually(lambda: client.exists(EPOCH))
+
+
+@pytest.mark.parametrize("name", ["relay", "custodian"])
+def test_a_companion_without_a_database_waits_and_can_be_stopped(
+    settings: Properties, unused_tcp_port: int, name: str
+):
+    away = {"spring.datasource.url": f"jdbc:postgresql://127.0.0.1:{unused_tcp_port}/none"}
+    with running(worker.COMPANIONS[name], changed(settings, away)):
+        threading.Event().wait(0.2)
