@@ -10,6 +10,7 @@ import orjson
 import pika
 import pytest
 import redis
+from structlog.testing import capture_logs
 
 from cloud.config import Environment, Properties
 from identity import worker
@@ -81,9 +82,9 @@ def test_the_custodian_fills_a_redis_that_forgot(house: House):
 
 
 def test_the_custodian_makes_the_tables_when_it_comes_first(settings: Properties, redis_url: str):
-    with running(worker.custodian, Environment(settings)):
-        with redis.Redis.from_url(redis_url) as client:
-            eventually(lambda: client.exists(EPOCH))
+    client = redis.Redis.from_url(redis_url)
+    with client, running(worker.custodian, Environment(settings)):
+        eventually(lambda: client.exists(EPOCH))
 
 
 @pytest.mark.parametrize("name", ["relay", "custodian"])
@@ -91,5 +92,6 @@ def test_a_companion_without_a_database_waits_and_can_be_stopped(
     settings: Properties, unused_tcp_port: int, name: str
 ):
     away = {"spring.datasource.url": f"jdbc:postgresql://127.0.0.1:{unused_tcp_port}/none"}
-    with running(worker.COMPANIONS[name], changed(settings, away)):
-        threading.Event().wait(0.2)
+    with capture_logs() as said, running(worker.COMPANIONS[name], changed(settings, away)):
+        eventually(lambda: said)
+    assert [line["event"] for line in said] == ["waiting_for"]
