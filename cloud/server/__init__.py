@@ -5,7 +5,9 @@ properties; an option on gunicorn's command line still wins over them.
 """
 
 import gc
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -52,6 +54,20 @@ def when_ready(arbiter: Arbiter) -> None:
 def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
     """Give the worker what does not survive a fork."""
     begin_process(ENVIRONMENT.properties, f"worker-{worker.age}")
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Tell answers that stay open when the worker begins to drain."""
+    # Makes metrics when first imported, which must not be before the settings were read.
+    from cloud.web import stopping  # noqa: PLC0415
+
+    drain = worker.handle_exit
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        drain(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
 
 
 def child_exit(_arbiter: Arbiter, worker: Worker) -> None:

@@ -23,6 +23,7 @@ from cloud.web.callers import (
     roles,
 )
 from cloud.web.inputs import json_body, query_bool, query_int, query_text
+from cloud.web.streams import event_stream, stopping
 
 __all__ = [
     "authenticated",
@@ -30,6 +31,7 @@ __all__ = [
     "client_ip",
     "created",
     "current",
+    "event_stream",
     "install",
     "json_body",
     "ok",
@@ -41,6 +43,7 @@ __all__ = [
     "query_int",
     "query_text",
     "roles",
+    "stopping",
 ]
 
 T = TypeVar("T")
