@@ -1,0 +1,323 @@
+"""A house under gunicorn, with its companions, before a real Eureka."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from cloud.server.settings import house_of
+from tests.cloud.door import Door
+from tests.cloud.test_eureka import app, door, eventually, status  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.estate
+
+ROOT = Path(__file__).parents[2]
+
+
+class House:
+    """The sample house as a process of its own."""
+
+    def __init__(self, name: str, url: str, run: Path, settings: dict[str, Any]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.app, self.run, self.log = name, run, run.with_suffix(".log")
+        self.base = f"http://127.0.0.1:{self.port}"
+        values = {
+            "spring.application.name": name,
+            "server.port": self.port,
+            "nozie.server.run-dir": str(run),
+            "eureka.client.service-url.defaultZone": url,
+            **settings,
+        }
+        self.output = self.log.open("wb")
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            [
+                str(Path(sys.executable).with_name("gunicorn")),
+                "-c",
+                "python:cloud.server",
+                "tests.cloud.sample_house.wsgi:app",
+            ],
+            cwd=ROOT,
+            env={**os.environ, "SPRING_APPLICATION_JSON": json.dumps(values)},  # noqa: TID251
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(f"{self.base}{path}", timeout=20, **options)
+
+    def children(self) -> dict[int, str]:
+        """Return the arbiter's living children, with what they call themselves."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            pids = [int(pid) for pid in path.read_text().split()]
+        except FileNotFoundError:
+            return {}
+        found = {pid: Path(f"/proc/{pid}/cmdline") for pid in pids}
+        return {
+            pid: file.read_text().split("\0")[0] for pid, file in found.items() if file.exists()
+        }
+
+    def pids(self, name: str) -> set[int]:
+        return {pid for pid, title in self.children().items() if f"gunicorn: {name} " in title}
+
+    def lines(self) -> list[dict[str, Any]]:
+        text = self.log.read_text().splitlines()
+        return [json.loads(line) for line in text if line.startswith("{")]
+
+    def said(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines() if line["message"] == message]
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def house(app, eureka_url, tmp_path) -> Iterator[Callable[..., House]]:  # noqa: F811
+    made: list[House] = []
+
+    def start(url: str = eureka_url, **settings: Any) -> House:
+        values = {key.replace("__", ".").replace("_", "-"): settings[key] for key in settings}
+        made.append(House(app, url, tmp_path / "run", values))
+        return made[-1]
+
+    yield start
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+        one.output.close()
+
+
+def up(house: House, url: str) -> bool:
+    assert house.process.poll() is None, house.log.read_text()
+    return status(url, house.app) == "UP"
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("gunicorn -c python:cloud.server identity.wsgi:app", "identity"),
+        (
+            "gunicorn -c python:cloud.server --bind :80 tests.cloud.sample_house.wsgi",
+            "tests.cloud.sample_house",
+        ),
+        ("pytest tests/cloud/test_server.py", None),
+    ],
+)
+def test_house_of_a_command_line(line, name):
+    assert house_of(line.split()) == name
+
+
+def test_four_workers_are_one_registration_and_one_heartbeat_stream(house, eureka_url, door):  # noqa: F811
+    served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__workers=4)
+    eventually(lambda: up(served, eureka_url))
+    eventually(lambda: len(served.pids("worker")) == 4)
+    path = f"/eureka/apps/{served.app.upper()}"
+    first = len(door.requests)
+    eventually(lambda: sum(line.startswith(f"PUT {path}") for line in door.requests[first:]) >= 4)
+    assert sum(line.startswith(f"POST {path}") for line in door.requests) == 1
+    fetches = [line for line in door.requests if line.startswith("GET /eureka/apps/delta")]
+    beats = [line for line in door.requests if line.startswith(f"PUT {path}")]
+    # One fetch and one renewal a second: one process speaks, not four.
+    assert abs(len(fetches) - len(beats)) <= 3
+
+
+def test_every_worker_sees_the_registry(house, eureka_url):
+    served = house(nozie__server__workers=3)
+    eventually(lambda: up(served, eureka_url))
+    seen: set[int] = set()
+
+    def all_know() -> bool:
+        if served.get(f"/instances/{served.app}").json():
+            seen.add(served.get("/who").json()["pid"])
+        return len(seen) == 3
+
+    eventually(all_know)
+
+
+@pytest.mark.parametrize("name", ["worker", "registrar", "ticker"])
+def test_a_killed_process_is_replaced_and_the_lease_stays(house, eureka_url, door, name):  # noqa: F811
+    served = house(f"http://127.0.0.1:{door.port}/eureka/")
+    eventually(lambda: up(served, eureka_url))
+    before = served.pids(name)
+    os.kill(min(before), signal.SIGKILL)
+    eventually(lambda: len(served.pids(name)) == len(before) and served.pids(name) != before)
+    beats = len(door.requests)
+    eventually(lambda: any(line.startswith("PUT") for line in door.requests[beats:]))
+    assert up(served, eureka_url)
+    assert not any(line.startswith("DELETE") for line in door.requests)
+    assert not any("status=DOWN" in line for line in door.requests)
+
+
+def test_term_takes_it_out_of_eureka_while_it_still_serves(house, eureka_url, door):  # noqa: F811
+    served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__deregister_wait="2s")
+    eventually(lambda: up(served, eureka_url))
+    children = served.children()
+    served.process.send_signal(signal.SIGTERM)
+    eventually(lambda: status(eureka_url, served.app) == "DOWN")
+    assert served.get("/who").status_code == 200
+    assert served.get("/actuator/health/readiness").status_code == 503
+    eventually(lambda: status(eureka_url, served.app) is None, seconds=5)
+    assert served.process.wait(20) == 0
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert (served.run / "ticker").read_text() == "started\nstopped\n"
+    assert status(eureka_url, served.app) is None
+    own = [line for line in door.requests if served.app.upper() in line]
+    assert own[-1].startswith("DELETE")
+
+
+def test_a_request_under_way_is_answered_before_the_end(house, eureka_url):
+    served = house()
+    eventually(lambda: up(served, eureka_url))
+    answers: list[requests.Response] = []
+    slow = threading.Thread(target=lambda: answers.append(served.get("/slow?seconds=3")))
+    slow.start()
+    eventually(lambda: served.get("/who").ok)
+    assert served.end() == 0
+    slow.join()
+    assert [answer.status_code for answer in answers] == [200]
+
+
+def test_a_killed_arbiter_takes_all_with_it_and_the_lease_is_cancelled(house, eureka_url):
+    served = house()
+    eventually(lambda: up(served, eureka_url))
+    children = served.children()
+    served.end(signal.SIGKILL)
+    eventually(lambda: not [pid for pid in children if alive(pid)])
+    assert status(eureka_url, served.app) is None
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process still does something; one nobody reaps in a container does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_not_registered_before_it_is_prepared_and_says_once_what_it_waits_for(
+    house, eureka_url, tmp_path
+):
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "run" / "not-yet").touch()
+    served = house()
+    eventually(lambda: served.log.exists() and served.said("waiting_for"))
+    eventually(lambda: served.get("/actuator/health/readiness").status_code == 503)
+    assert status(eureka_url, served.app) is None
+    (tmp_path / "run" / "not-yet").unlink()
+    eventually(lambda: up(served, eureka_url))
+    waited = [line["nozie.what"] for line in served.said("waiting_for")]
+    assert waited == ["the sample database is not reachable"]
+
+
+def test_health_is_told_and_told_again_when_it_is_back(house, eureka_url):
+    served = house()
+    eventually(lambda: up(served, eureka_url))
+    (served.run / "sick").touch()
+    eventually(lambda: status(eureka_url, served.app) == "DOWN")
+    (served.run / "sick").unlink()
+    eventually(lambda: up(served, eureka_url))
+
+
+def test_an_eureka_that_is_late_then_away_then_empty(house, eureka_url, door):  # noqa: F811
+    door.shut()
+    served = house(f"http://127.0.0.1:{door.port}/eureka/")
+    eventually(lambda: served.log.exists() and served.said("waiting_for"))
+    assert served.get("/who").ok
+    door.open()
+    eventually(lambda: up(served, eureka_url))
+    eventually(lambda: served.get(f"/instances/{served.app}").json())
+    door.shut()
+    eventually(lambda: len(served.said("waiting_for")) == 2)
+    (instance,) = served.get(f"/instances/{served.app}").json()
+    requests.delete(f"{eureka_url}apps/{served.app.upper()}/{instance}", timeout=5)
+    assert served.get(f"/instances/{served.app}").json() == [instance]
+    door.open()
+    eventually(lambda: up(served, eureka_url))
+    assert served.get(f"/instances/{served.app}").json() == [instance]
+    assert len(served.said("waiting_for")) == 2
+    assert len(served.said("eureka_found")) == 2
+
+
+def test_reload_replaces_the_workers_and_leaves_the_lease_alone(house, eureka_url, door):  # noqa: F811
+    served = house(f"http://127.0.0.1:{door.port}/eureka/")
+    eventually(lambda: up(served, eureka_url))
+    workers, registrars = served.pids("worker"), served.pids("registrar")
+    served.process.send_signal(signal.SIGHUP)
+    eventually(lambda: len(served.pids("worker")) == 2 and not served.pids("worker") & workers)
+    assert served.pids("registrar") == registrars
+    assert not any(line.startswith("DELETE") for line in door.requests)
+    assert served.get("/who").json()["pid"] not in workers
+
+
+def test_a_successor_takes_over_the_lease(house, eureka_url, door):  # noqa: F811
+    """USR2 and TERM: gunicorn's upgrade in place. The lease is never cancelled."""
+    served = house(f"http://127.0.0.1:{door.port}/eureka/")
+    eventually(lambda: up(served, eureka_url))
+    old = served.pids("worker")
+    served.process.send_signal(signal.SIGUSR2)
+    eventually(lambda: served.get("/who").json()["ppid"] != served.process.pid)
+    served.end()
+    arbiter = served.get("/who").json()["ppid"]
+    try:
+        assert arbiter != served.process.pid
+        eventually(lambda: len(served.said("registered")) == 2)
+        assert served.get("/who").json()["pid"] not in old
+        assert status(eureka_url, served.app) == "UP"
+        assert not any(line.startswith("DELETE") for line in door.requests)
+    finally:
+        os.kill(arbiter, signal.SIGTERM)
+        eventually(lambda: not alive(arbiter))
+    assert status(eureka_url, served.app) is None
+
+
+def test_a_crashing_start_of_the_run_folder_is_one_line(house, tmp_path):
+    (tmp_path / "run").write_text("a file, not a folder")
+    served = house()
+    assert served.process.wait(20) == 1
+    assert "nozie.server.run-dir" in served.log.read_text()
+    assert "Traceback" not in served.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        pytest.param({"SCRIPT_NAME": "/api"}, 400, id="a path rewritten by header"),
+        pytest.param({"X-Forwarded-Proto": "https"}, 200, id="a scheme nobody trusts"),
+        pytest.param({"X_User_Id": "1"}, 400, id="an underscore"),
+        pytest.param({"X-Long": "x" * 20_000}, 431, id="a header too long"),
+    ],
+)
+def test_headers_that_nobody_may_send(house, headers, code):
+    served = house(eureka__client__enabled=False)
+    eventually(lambda: answers(served))
+    assert served.get("/who", headers=headers).status_code == code
+
+
+def answers(served: House) -> bool:
+    try:
+        return served.get("/who").ok
+    except requests.ConnectionError:
+        return False
+
+
+def test_door_is_transparent(eureka_url, door):  # noqa: F811
+    """The tests above count through it: it must not change what it passes on."""
+    path = urlsplit(eureka_url).path
+    direct = requests.get(f"{eureka_url}apps", timeout=5).status_code
+    through = requests.get(f"http://127.0.0.1:{door.port}{path}apps", timeout=5).status_code
+    assert (direct, through) == (200, 200)
+    assert door.requests == ["GET /eureka/apps"]
+    assert isinstance(door, Door)
