@@ -43,7 +43,7 @@ def decryptor(get: Callable[[str], str | None]) -> Decrypt:
     if key:
         salt = _hex("encrypt.salt", get("encrypt.salt") or "deadbeef")
         return lambda text: _aes(bytes.fromhex(text), key, salt, strong=False).decode()
-    raise ConfigurationError("is encrypted, and encrypt.key is not set")
+    raise ConfigurationError("encrypt.key is not set")
 
 
 def encrypt(text: str, key: str, iv: bytes, salt: str = "deadbeef") -> str:
@@ -96,7 +96,7 @@ def _from_pem(text: str) -> rsa.RSAPrivateKey:
     try:
         key = serialization.load_pem_private_key(text.encode(), None)
     except (ValueError, TypeError):
-        raise ConfigurationError("encrypt.key is not a readable RSA private key") from None
+        raise ConfigurationError("encrypt.key is no readable RSA private key") from None
     return _checked(key, "encrypt.key")
 
 

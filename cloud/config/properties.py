@@ -119,9 +119,11 @@ class Properties:
         return resolve(text, lambda inner: self._resolved(inner, (*within, name)))
 
     def _plain(self, text: str) -> str:
-        self._decrypt = self._decrypt or decryptor(self.get)
         try:
+            self._decrypt = self._decrypt or decryptor(self.get)
             return self._decrypt(text.removeprefix(PREFIX))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"cannot be decrypted: {error}") from None
         except Exception:  # noqa: BLE001 - whatever fails, its text could hold the secret
             raise ConfigurationError("cannot be decrypted with the key at hand") from None
 

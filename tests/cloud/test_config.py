@@ -1,10 +1,16 @@
 """What a property's value is: precedence, names, placeholders, types."""
 
+import base64
+import hashlib
 import re
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cloud.config import Environment, Properties, PropertySource, PropertyValue, load
 from cloud.config.cipher import encrypt
@@ -187,6 +193,53 @@ def test_symmetric_ciphers_open_with_the_key_and_hide_what_fails():
         properties.get("b")
     with pytest.raises(ConfigurationError, match=r"encrypt\.key is not set"):
         Properties.of({"a": "{cipher}" + hidden}).get("a")
+
+
+@pytest.mark.parametrize("strong", [False, True], ids=["CBC", "GCM"])
+@pytest.mark.parametrize("algorithm", ["DEFAULT", "OAEP"])
+@pytest.mark.parametrize("kept_as", ["PEM", "PKCS12"])
+def test_rsa_ciphers_open_with_the_private_key(tmp_path: Path, strong, algorithm, kept_as):
+    """Built by Spring's recipe: length, the secret under RSA, the text under AES by that secret."""
+    private, secret, iv = rsa.generate_private_key(65537, 2048), b"sixteen bytes ok", bytes(16)
+    sha1 = hashes.SHA1()  # noqa: S303 - what Java calls OAEPPadding
+    oaep = padding.OAEP(padding.MGF1(sha1), sha1, None)
+    head = private.public_key().encrypt(secret, oaep if algorithm == "OAEP" else padding.PKCS1v15())
+    if strong:
+        key = hashlib.pbkdf2_hmac(
+            "sha1", secret.hex().encode(), bytes.fromhex("deadbeef"), 1024, 32
+        )
+        body = iv + AESGCM(key).encrypt(iv, b"plain", None)
+    else:
+        body = bytes.fromhex(encrypt("plain", secret.hex(), iv))
+    hidden = base64.b64encode(len(head).to_bytes(2) + head + body).decode()
+    if kept_as == "PEM":
+        pem = serialization.PrivateFormat.TraditionalOpenSSL
+        text = private.private_bytes(serialization.Encoding.PEM, pem, serialization.NoEncryption())
+        given = {"encrypt.key": text.decode()}
+    else:
+        lock = serialization.BestAvailableEncryption(b"pass")
+        (tmp_path / "s.p12").write_bytes(
+            pkcs12.serialize_key_and_certificates(b"k", private, None, None, lock)
+        )
+        given = {
+            "encrypt.key-store.location": f"file:{tmp_path}/s.p12",
+            "encrypt.key-store.password": "pass",
+        }
+    options = {"encrypt.rsa.algorithm": algorithm, "encrypt.rsa.strong": str(strong)}
+    assert Properties.of({**given, **options, "a": "{cipher}" + hidden}).get("a") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        pytest.param({"encrypt.key": "-----BEGIN RSA PRIVATE KEY-----"}, "no readable", id="PEM"),
+        pytest.param({"encrypt.key-store.location": "/none"}, "no PKCS12 store", id="store"),
+        pytest.param({"encrypt.key": "k", "encrypt.salt": "xyz"}, "not hexadecimal", id="salt"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_told(given, fault):
+    with pytest.raises(ConfigurationError, match=f"app: a cannot be decrypted: .*{fault}"):
+        Properties.of({**given, "a": "{cipher}00"}).get("a")
 
 
 @pytest.mark.parametrize(

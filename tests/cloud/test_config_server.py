@@ -22,7 +22,7 @@ NOWHERE = "http://127.0.0.1:1"
 class Server:
     """Answers as `reply` says and remembers what was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.reply: Reply = lambda _path, _headers: (200, answer())
         self.asked: list[tuple[str, dict[str, str]]] = []
         outer = self
@@ -43,7 +43,7 @@ class Server:
             def log_message(self, *_args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
         self.thread.start()
@@ -175,6 +175,26 @@ def test_a_server_that_is_late_is_waited_for_with_one_line(wayward: Server, paus
     assert found.get("k") == "v"
     assert [line["event"] for line in lines] == ["waiting_for", "configuration_fetched"]
     assert lines[0]["dependency"] == "config-server"
+
+
+def test_a_server_that_starts_later_than_we_do_is_found(pauses: list[float]):
+    first = Server()
+    port = first.http.server_address[1]
+    first.close()
+    late: list[Server] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 60:
+            late.append(Server(port))
+
+    imported = f"configserver:http://127.0.0.1:{port}?fail-fast=true&max-attempts=200"
+    local = Properties.of({"spring.config.import": imported}, "app")
+    with structlog.testing.capture_logs() as lines:
+        fetch_all(local, pause=pause)
+    late[0].close()
+    assert len(pauses) == 60
+    assert [line["event"] for line in lines] == ["waiting_for", "configuration_fetched"]
 
 
 @pytest.mark.parametrize(
