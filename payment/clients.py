@@ -32,7 +32,7 @@ class MovieClient:
             UpstreamError: the answer cannot be used.
             UnavailableError: nobody answers.
         """
-        data = _data(self._service.get(f"/api/movies/{movie_id}"))
+        data = _data(self._service.get("/api/movies/{id}", values={"id": movie_id}))
         if data is None:
             raise UnknownMovieError("movie not found")
         try:
@@ -58,11 +58,11 @@ class CustomerClient:
             UnknownCustomerError: no such record.
             ForeignCustomerError: somebody else's.
         """
-        path = f"/api/customers/{customer_id}"
-        data = _data(self._service.get(path))
+        path, values = "/api/customers/{id}", {"id": customer_id}
+        data = _data(self._service.get(path, values=values))
         if data is None:
             # Without a token the record is reduced, but tells 403 from 404 (contract, PY-04).
-            if _data(self._service.get(path, token=None)) is None:
+            if _data(self._service.get(path, values=values, token=None)) is None:
                 raise UnknownCustomerError("customer not found")
             raise ForeignCustomerError("this customer record is not yours")
         if not caller.has_role("ADMIN") and not _owns(data, caller):

@@ -356,9 +356,9 @@ class Sandbox:
         """Yield a wait, of so many seconds at most, that a new intent ends early."""
         engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         with engine.connect() as db:
+            driver: Any = db.connection.driver_connection
             db.detach()
             db.execute(sa.text(f"LISTEN {SANDBOX_CHANNEL}"))
-            driver: Any = db.connection.driver_connection
 
             def wait(seconds: float) -> None:
                 if select.select([driver.fileno()], [], [], seconds)[0]:

@@ -12,6 +12,7 @@ from flask import Flask, g, request
 from flask_jwt_extended import JWTManager, get_current_user, verify_jwt_in_request
 from flask_jwt_extended.exceptions import JWTExtendedException, RevokedTokenError
 
+from cloud.client import caller_token
 from cloud.clock import utc_now
 from cloud.errors import DeniedError, UnauthenticatedError
 from cloud.security import Principal, client_address, verify
@@ -44,6 +45,11 @@ def install(app: Flask, revoked: Callable[[Principal], bool] | None) -> None:
     app.config["JWT_TOKEN_LOCATION"] = ["headers"]
     tokens = _Tokens(app)
 
+    @app.before_request
+    def forget() -> None:
+        # A thread serves one request after another in one context.
+        caller_token.set(None)
+
     @tokens.user_lookup_loader
     def _(_header: object, claims: dict[str, Any]) -> Principal:
         found: Principal = claims["principal"]
@@ -62,6 +68,7 @@ def principal() -> Principal:
     """
     if "principal" not in g:
         g.principal = _authenticate()
+        caller_token.set(g.principal.token)
         structlog.contextvars.bind_contextvars(principal=g.principal.user_id)
     found: Principal = g.principal
     return found

@@ -76,6 +76,7 @@ def settings(database: dict[str, str], neighbours: Neighbours) -> Properties:
             **database,
             f"{simple}.movie-service[0].uri": neighbours.url,
             f"{simple}.customer-service[0].uri": neighbours.url,
+            "eureka.client.enabled": "false",
             "nozie.payment.provider": "sandbox",
             "nozie.payment.sandbox.delay": "0ms",
         },
