@@ -5,7 +5,6 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from cloud.client import Answer, ServiceClient
-
 from cloud.errors import UpstreamError
 from cloud.security import Principal
 from payment.domain import (

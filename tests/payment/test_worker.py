@@ -86,12 +86,9 @@ def test_a_payment_succeeds_in_a_step_of_its_own_and_is_announced(client, enviro
     assert status(client, made) == "pending"
     with running(environment, "sandbox", "relay"):
         eventually(lambda: status(client, made), "succeeded")
-        got = []
-        eventually(
-            lambda: bool(got.append(channel.basic_get("payment.notification.queue")) or got[-1][0]),
-            wanted=True,
-        )
-    _, sent, body = got[-1]
+        queue = "payment.notification.queue"
+        eventually(lambda: channel.queue_declare(queue, passive=True).method.message_count, 1)
+    _, sent, body = channel.basic_get(queue)
     assert json.loads(body)["transactionId"] == made
     assert b'"amount":4.99' in body
     assert sent.content_type == "application/json"
