@@ -83,8 +83,17 @@ class Stream:
 
     HIGH = 64 * 1024
     __slots__ = (
-        "_chunks", "_held", "_sink", "_source", "ended", "failure", "length", "limit", "passed", "wanted",
-    )  # fmt: skip
+        "_chunks",
+        "_held",
+        "_sink",
+        "_source",
+        "ended",
+        "failure",
+        "length",
+        "limit",
+        "passed",
+        "wanted",
+    )
 
     def __init__(self, source: Source, length: int | None = None, limit: int | None = None) -> None:
         self._source = source

@@ -38,10 +38,25 @@ class Upstream(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_body", "_chunked", "_deadline_s", "_endless", "_framed", "_headers", "_keep",
-        "_length", "_method", "_parser", "_pool", "_sent", "_stream", "_transport", "deadline",
-        "idle_since", "used",
-    )  # fmt: skip
+        "_answer",
+        "_body",
+        "_chunked",
+        "_deadline_s",
+        "_endless",
+        "_framed",
+        "_headers",
+        "_keep",
+        "_length",
+        "_method",
+        "_parser",
+        "_pool",
+        "_sent",
+        "_stream",
+        "_transport",
+        "deadline",
+        "idle_since",
+        "used",
+    )
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool

@@ -12,6 +12,8 @@ from gateway.exchange import Exchange
 
 _OUTCOMES = ("INFORMATIONAL", "SUCCESS", "REDIRECTION", "CLIENT_ERROR", "SERVER_ERROR")
 _WINDOW_S = 60
+# Written at once; many more would make other requests wait noticeably.
+_LINES = 32
 _ROUTE = ("routeId", "routeUri", "outcome", "status", "httpStatusCode", "httpMethod")
 _SERVER = ("error", "exception", "method", "outcome", "status", "uri")
 
@@ -83,11 +85,13 @@ class Observed:
             seen[2] = max(seen[2], took_s)
         if not exchange.path.startswith("/actuator"):
             self._lines.append((time(), exchange, status, took_s))
+            if len(self._lines) >= _LINES:
+                self._write()
 
     def flush(self, uris: dict[str, str], breakers: Iterable[CircuitBreaker]) -> None:
         """Write what was noted; `uris` knows where each route leads."""
         times, self._times = self._times, {}
-        lines, self._lines = self._lines, []
+        self._write()
         for (route, method, status), (count, total_s, slowest_s) in times.items():
             outcome = _OUTCOMES[status // 100 - 1]
             labels = ("none", "none", method, outcome, str(status), route or "UNKNOWN")
@@ -99,10 +103,13 @@ class Observed:
             self._turned = monotonic()
             _gateway.turn()
             _server.turn()
-        if lines:
-            logging.write_batch("gateway.access", [_line(*line) for line in lines])
         for breaker in breakers:
             self._breaker(breaker)
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            logging.write_batch("gateway.access", [_line(*line) for line in lines])
 
     def _breaker(self, breaker: CircuitBreaker) -> None:
         for state in State:

@@ -37,10 +37,31 @@ class Connection(asyncio.Protocol):
     """A client: source of requests' bodies, sink of answers'."""
 
     __slots__ = (
-        "_body", "_chunked", "_compat", "_current", "_edge", "_head_open", "_headers", "_holds",
-        "_lingering", "_overhead", "_parser", "_peer", "_queue", "_raw", "_receiving", "_reply",
-        "_size", "_started", "_status", "_stream", "_task", "_transport", "_url", "closing", "deadline",
-    )  # fmt: skip
+        "_body",
+        "_chunked",
+        "_compat",
+        "_current",
+        "_edge",
+        "_head_open",
+        "_headers",
+        "_holds",
+        "_lingering",
+        "_overhead",
+        "_parser",
+        "_peer",
+        "_queue",
+        "_raw",
+        "_receiving",
+        "_size",
+        "_started",
+        "_status",
+        "_stream",
+        "_task",
+        "_transport",
+        "_url",
+        "closing",
+        "deadline",
+    )
 
     def __init__(self, edge: "Edge", *, compat: bool) -> None:
         self._edge = edge
@@ -71,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._edge.connections.add(self)
         self.deadline = self._edge.loop.time() + self._edge.settings.head_timeout_s
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._edge.connections.discard(self)
         self._parser = None
         self.deadline = inf
@@ -420,7 +441,7 @@ class Connection(asyncio.Protocol):
 
 def tune(sock: socket.socket) -> None:
     """Small answers leave at once, and a peer that vanished is noticed."""
-    sock.setblocking(False)
+    sock.setblocking(False)  # noqa: FBT003 - its only parameter
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -47,7 +47,8 @@ class _Connection(asyncio.Protocol):
             return future
         if not self._turn:
             self._loop.call_soon(self._flush)
-        self._turn.append(hiredis.pack_command(tuple(words))  # type: ignore[arg-type] - its stub knows 1-tuples only)
+        pack: Any = hiredis.pack_command  # its stub knows tuples of one word only
+        self._turn.append(pack(tuple(words)))
         self._waiting.append((self._loop.time(), future))
         return future
 
@@ -72,7 +73,7 @@ class _Connection(asyncio.Protocol):
     def overdue(self, before: float) -> bool:
         return bool(self._waiting) and self._waiting[0][0] < before
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         for _, future in self._waiting:
             if not future.done():
                 future.set_exception(UnavailableError(_AWAY))

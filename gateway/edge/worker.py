@@ -59,7 +59,7 @@ class Edge:
         self._redis = Redis(settings.redis)
         balancer = Balancer(eureka.view(environment))
         self._proxy = Proxy(lambda: self.settings, balancer, RetryBudget())
-        rules = self._compile(environment.properties)
+        rules = self._compile(environment.properties, settings)
         guard = Guard(self._redis, self.loop.time, workers)
         self._gateway = Gateway(rules, guard, self._local.handle)
         self._listeners: list[socket.socket] = []
@@ -75,11 +75,11 @@ class Edge:
 
     # --- rules
 
-    def _compile(self, properties: Properties) -> Rules:
+    def _compile(self, properties: Properties, settings: Settings) -> Rules:
         def tools(breakers: Breakers) -> Tools:
             return Tools(breakers.get, self._local.forward, self._redis.run)
 
-        return Rules.of(properties, self._proxy, tools)
+        return Rules.of(settings, properties, self._proxy, tools)
 
     def _apply(self, rules: Rules) -> None:
         self._gateway.rules = rules
@@ -90,9 +90,7 @@ class Edge:
 
     def _changed(self, properties: Properties, _: frozenset[str]) -> None:
         """Take over a new configuration, whichever thread brings it; a bad one changes nothing."""
-        self._apply_soon(self._compile(properties))
-
-    def _apply_soon(self, rules: Rules) -> None:
+        rules = self._compile(properties, Settings.of(properties))
         self.loop.call_soon_threadsafe(self._apply, rules)
 
     # --- requests
@@ -126,7 +124,7 @@ class Edge:
 
     def listen(self, sock: socket.socket, *, compat: bool = False) -> None:
         """Accept from a listening socket, one connection a turn: other workers get their share."""
-        sock.setblocking(False)
+        sock.setblocking(False)  # noqa: FBT003 - its only parameter
         self._listeners.append(sock)
         self.loop.add_reader(sock, self._accept, sock, compat)
 
@@ -192,7 +190,8 @@ class Edge:
         for connection in list(self.endless):
             connection.end_events()
         until = self.loop.time() + patience_s
-        while self.connections and self.loop.time() < until:
+        # Each connection leaves in its own way; a look now and then is all that is needed.
+        while self.connections and self.loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self.flush()
         for task in list(self._tasks):

@@ -39,12 +39,7 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
     name, uri = bind(definition.args, "name", "fallbackUri", required=1)
     if uri and not uri.startswith("forward:/"):
         raise ValueError(f"fallbackUri {uri} is not forward:/…")
-    given = definition.args.get("statusCodes")
-    codes = (
-        {status_of(code) for code in gather({"statusCodes": given}, "statusCodes")}
-        if given
-        else set()
-    )
+    codes = _codes(definition)
     breaker = tools.breaker(str(name))
 
     async def fallback(exchange: Exchange, cause: Exception) -> Reply:
@@ -69,13 +64,18 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
         except BaseException:
             permit.released()
             raise
-        if reply.status in _AWAY or reply.status in codes:
-            permit.failed()
-        else:
-            permit.succeeded()
+        away = reply.status in _AWAY or reply.status in codes
+        permit.failed() if away else permit.succeeded()
         if reply.status in codes:
             reply.discard()
             return await fallback(exchange, UpstreamError(f"answered {reply.status}"))
         return reply
 
     return apply
+
+
+def _codes(definition: Definition) -> frozenset[int]:
+    given = definition.args.get("statusCodes")
+    if not given:
+        return frozenset()
+    return frozenset(status_of(code) for code in gather(definition.args, "statusCodes"))

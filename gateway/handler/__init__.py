@@ -73,6 +73,7 @@ class Rules:
     @classmethod
     def of(
         cls,
+        settings: Settings,
         properties: Properties,
         proxy: Proxy,
         tools: Callable[[Breakers], Tools],
@@ -81,9 +82,8 @@ class Rules:
         """Compile; a route that cannot be used is left out, with its reason in the log.
 
         Raises:
-            ConfigurationError: a setting cannot be used.
+            ConfigurationError: a breaker's setting cannot be used.
         """
-        settings = Settings.of(properties)
         breakers = Breakers(properties)
         return cls(
             settings,

@@ -72,11 +72,7 @@ def arrive(
     connection = taken.get(b"connection")
     if connection is not None:
         exchange.headers = _without_hops(kept, connection)
-    expect = taken.get(b"expect")
-    if expect is not None:
-        if expect.lower() != b"100-continue":
-            raise RefusedError(417, "Expectation cannot be met")
-        exchange.expects = version != "1.0"
+    exchange.expects = _expects(taken.get(b"expect"), version)
     _say_where_from(exchange, taken, trusted)
     return exchange
 
@@ -111,6 +107,12 @@ def _host(taken: dict[bytes, bytes], version: str) -> str:
     if not _HOST.fullmatch(host):
         raise RefusedError(400, "Host header is malformed")
     return host.decode("ascii").lower()
+
+
+def _expects(expect: bytes | None, version: str) -> bool:
+    if expect is not None and expect.lower() != b"100-continue":
+        raise RefusedError(417, "Expectation cannot be met")
+    return expect is not None and version != "1.0"
 
 
 def _without_hops(kept: Headers, connection: bytes) -> Headers:
