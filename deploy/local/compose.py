@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from deploy import journey
+from deploy.local.services import SERVICES
 from deploy.local.site import CHECKOUT, EstateError, Site
 
 _LOOK_S: Final = 10
@@ -15,6 +16,16 @@ _PAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "up": ("gateway", "eureka", "rabbit-api"),
     "ops": ("zipkin", "prometheus", "elasticsearch", "admin", "grafana", "kibana"),
 }
+
+_CONTAINERS: Final[Mapping[str, str]] = {
+    **SERVICES,
+    "eureka": "discovery-server",
+    "config": "config-server",
+    "admin": "admin-server",
+    "mongo": "mongodb",
+    "rabbit": "rabbitmq",
+}
+"""Names of compose.yaml by our own, where they differ: there they are host names too."""
 
 
 def wanted(site: Site) -> bool:
@@ -30,11 +41,11 @@ def wanted(site: Site) -> bool:
 def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Do what a command asks, with `docker compose`."""
     site = Site.of()
-    names = arguments.names
+    names = [_CONTAINERS.get(name, name) for name in arguments.names]
     verbs: Mapping[str, tuple[str, ...]] = {
         "up": ("up", "--detach", "--build", "--wait", "--wait-timeout", "900"),
         "ops": ("--profile", "ops", "up", "--detach", "--wait", "--wait-timeout", "900"),
-        "ops-down": ("stop", *_PAGES["ops"], "logstash"),
+        "ops-down": ("stop", *(_CONTAINERS.get(name, name) for name in _PAGES["ops"]), "logstash"),
         "down": ("--profile", "ops", "down", "--remove-orphans"),
         "clean": ("--profile", "ops", "down", "--remove-orphans", "--volumes"),
         "status": ("ps", *(("--format", "json") if arguments.json else ())),

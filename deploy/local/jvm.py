@@ -4,6 +4,8 @@ import shutil
 import subprocess
 from typing import Final
 
+import requests
+
 from deploy.local import probes
 from deploy.local.program import Program
 from deploy.local.site import CHECKOUT, HOST, SHARED, EstateError, Site, locked
@@ -131,9 +133,20 @@ def elasticsearch(site: Site) -> Program:
         ports=("elasticsearch", "elasticsearch-transport"),
         packages=_JAVA,
         prepare=prepare,
+        settle=lambda: _put_template(site),
         exit_codes=_STOPPED_BY_TERM,
         shows=site.url("elasticsearch", "/nozie-logs-*/_search?q=log.level:error"),
     )
+
+
+def _put_template(site: Site) -> None:
+    """Tell Elasticsearch that the words of a log line are keywords."""
+    template = (CHECKOUT / "deploy" / "elasticsearch" / "logs.json").read_bytes()
+    url = site.url("elasticsearch", "/_index_template/nozie-logs")
+    headers = {"Content-Type": "application/json"}
+    with requests.Session() as session:
+        session.trust_env = False
+        session.put(url, data=template, headers=headers, timeout=10).raise_for_status()
 
 
 def eureka_url(site: Site) -> str:

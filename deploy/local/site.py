@@ -37,6 +37,9 @@ PORTS: Final[Mapping[str, int]] = {
     "elasticsearch": 9200,
     "elasticsearch-transport": 9300,
     "admin": 9093,
+    # In containers only:
+    "grafana": 3001,
+    "kibana": 5601,
 }
 
 # Base ports end at 27017 and ephemeral ones begin at 32768: the shift keeps clear of both, and
