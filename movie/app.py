@@ -15,30 +15,24 @@ from movie.settings import Settings
 from movie.store import MongoCatalogue, MongoViews
 
 
-def connect(environment: Environment) -> Deps:
-    """Make what the service leans on; nothing is opened before its first use."""
-    settings = Settings.of(environment.properties)
-    database = mongo.database(environment.properties)
+def create_app(environment: Environment) -> Flask:
+    """Build the Flask application; nothing is opened before the first request."""
+    properties = environment.properties
+    settings, database = Settings.of(properties), mongo.database(properties)
     customers = ServiceClient("customer-service", environment, timeout=settings.call_timeout)
     payments = ServiceClient("payment-service", environment, timeout=settings.call_timeout)
-    return Deps(
-        environment=environment,
+    app = Flask("movie", static_folder=None)
+    app.extensions["deps"] = Deps(
         settings=settings,
         catalogue=MongoCatalogue(database, adopt_interval=settings.adopt_interval),
         views=MongoViews(database, settings.view_window),
         paywall=Paywall(
             CustomerClient(customers), PaymentClient(payments), open_links=settings.open_links
         ),
-        check=mongo.check(database),
         now=utc_now,
+        close=database.client.close,
     )
-
-
-def create_app(deps: Deps) -> Flask:
-    """Build the Flask application."""
-    app = Flask("movie", static_folder=None)
-    app.extensions["deps"] = deps
-    web.install(app, deps.environment, translations=mongo.TRANSLATIONS)
+    web.install(app, environment, translations=mongo.TRANSLATIONS)
     app.register_blueprint(routes.bp)
-    actuator.install(app, deps.environment, checks={"mongo": deps.check}, essential={"mongo"})
+    actuator.install(app, environment, checks={"mongo": mongo.check(database)}, essential={"mongo"})
     return app

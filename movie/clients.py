@@ -32,7 +32,7 @@ class CustomerClient:
         return found if isinstance(found, int) else None
 
     def _own(self, viewer: Principal) -> Mapping[str, Any] | None:
-        records = _asked(lambda: self._service.get("/api/customers"))
+        records = _asked(lambda: self._service.get("/api/customers", token=viewer.token))
         if not isinstance(records, list):
             return None
         return next((r for r in records if isinstance(r, dict) and _owns(viewer, r)), None)
@@ -44,9 +44,10 @@ class PaymentClient:
     def __init__(self, service: ServiceClient) -> None:
         self._service = service
 
-    def has_bought(self, customer_id: int, movie_id: MovieId) -> bool:
+    def has_bought(self, viewer: Principal, customer_id: int, movie_id: MovieId) -> bool:
         query = {"customerId": customer_id, "movieId": movie_id}
-        return _asked(lambda: self._service.get("/api/payments/check-purchase", query)) is True
+        path = "/api/payments/check-purchase"
+        return _asked(lambda: self._service.get(path, params=query, token=viewer.token)) is True
 
 
 def _owns(viewer: Principal, record: Mapping[str, Any]) -> bool:

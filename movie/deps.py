@@ -1,11 +1,10 @@
 """What the routes of movie lean on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from cloud.clock import Clock
-from cloud.config import Environment
 from movie.domain import Movie, NamedRef, Page, Window
 from movie.service import Catalogue, Paywall, Views
 from movie.settings import Settings
@@ -24,12 +23,11 @@ class Shelves(Catalogue, Protocol):  # answered by movie.store.MongoCatalogue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deps:
-    """One frozen list, made by `app.connect`, or by a test."""
+    """One frozen list, made by `app.create_app`, or by a test."""
 
-    environment: Environment
     settings: Settings
     catalogue: Shelves
     views: Views
     paywall: Paywall
-    check: Callable[[], Mapping[str, Any]]
     now: Clock
+    close: Callable[[], None]

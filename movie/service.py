@@ -59,7 +59,7 @@ class Memberships(Protocol):  # answered by movie.clients.CustomerClient
 class Purchases(Protocol):  # answered by movie.clients.PaymentClient
     """What was paid for; raises UnavailableError when nobody can say."""
 
-    def has_bought(self, customer_id: int, movie_id: MovieId) -> bool: ...
+    def has_bought(self, viewer: Principal, customer_id: int, movie_id: MovieId) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ class Paywall:
                 return viewer.has_role(*_SUBSCRIBERS) or self.memberships.is_subscribed(viewer)
             case AccessType.RENTAL:
                 customer = self.memberships.customer_id(viewer)
-                return customer is not None and self.purchases.has_bought(customer, movie.id)
+                return customer is not None and self.purchases.has_bought(
+                    viewer, customer, movie.id
+                )
             case _:
                 return False
 

@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -6,9 +7,15 @@ from typing import Any
 
 import pymongo
 import pytest
+from flask import Flask, jsonify, request
 from pymongo.database import Database
+from werkzeug.serving import make_server
 
+from cloud.config import Environment
 from movie import store
+from movie.app import create_app
+from tests.contract.client import CheckedClient, checked
+from tests.properties import properties
 
 Document = dict[str, Any]
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -32,3 +39,85 @@ def seed() -> Any:
 @pytest.fixture
 def catalogue(db: Database[Document]) -> store.MongoCatalogue:
     return store.MongoCatalogue(db, adopt_interval=timedelta(0))
+
+
+class Neighbours:
+    """customer-service and payment-service behind one real socket, as the wire contract has them.
+
+    Attributes:
+        records: what GET /api/customers answers.
+        bought: pairs of customer and movie.
+        status: answered instead, when set.
+    """
+
+    def __init__(self) -> None:
+        self.records: list[Document] = [{"id": 70, "email": "Ann@example.org", "userId": 7}]
+        self.bought: set[tuple[int, str]] = set()
+        self.status: int | None = None
+        self.tokens: list[str | None] = []
+        app = Flask("neighbours")
+        app.before_request(self._record)
+        app.get("/api/customers")(self._customers)
+        app.get("/api/payments/check-purchase")(self._check)
+        self._server = make_server("127.0.0.1", 0, app, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def _record(self) -> Any:
+        self.tokens.append(request.headers.get("Authorization"))
+        return (jsonify(success=False), self.status) if self.status else None
+
+    def _customers(self) -> Any:
+        return jsonify(success=True, data=self.records)
+
+    def _check(self) -> Any:
+        pair = (int(request.args["customerId"]), request.args["movieId"])
+        return jsonify(success=True, data=pair in self.bought)
+
+    def close(self) -> None:
+        """Stop listening: from then on a call is refused."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+
+@pytest.fixture
+def neighbours() -> Iterator[Neighbours]:
+    running = Neighbours()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def settings(mongo_uri: str, neighbours: Neighbours) -> dict[str, str]:
+    """Properties of an instance; a test may add its own."""
+    simple = "spring.cloud.discovery.client.simple.instances"
+    return {
+        "spring.data.mongodb.uri": mongo_uri,
+        "nozie.movie.adopt-interval": "0s",
+        "nozie.movie.call-timeout": "500ms",
+        f"{simple}.customer-service[0].uri": neighbours.url,
+        f"{simple}.payment-service[0].uri": neighbours.url,
+    }
+
+
+@pytest.fixture
+def client(settings: dict[str, str], db: Database[Document], seed: Any) -> Iterator[CheckedClient]:
+    """The service with the first titles of its seed, and a client that knows its OpenAPI file."""
+    store.load_seed(db, seed | {"movies": seed["movies"][:12]})
+    yield from _serving(settings)
+
+
+@pytest.fixture
+def library(settings: dict[str, str], db: Database[Document], seed: Any) -> Iterator[CheckedClient]:
+    """The same with the whole seed."""
+    store.load_seed(db, seed)
+    yield from _serving(settings)
+
+
+def _serving(settings: dict[str, str]) -> Iterator[CheckedClient]:
+    app = create_app(Environment(properties("movie-service", settings)))
+    yield checked(app, "movie")
+    app.extensions["deps"].close()

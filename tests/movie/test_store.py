@@ -12,15 +12,16 @@ from bson.decimal128 import Decimal128
 from pymongo.database import Database
 
 from movie import store
-from movie.domain import AccessType, Filters, MovieDraft, SlugTakenError, Window, words
+from movie.domain import AccessType, Filters, MovieDraft, MovieId, SlugTakenError, Window, words
 from tests.movie.conftest import NOW, Document
 
 FIRST = Window(1, 50)
+ONE, OTHER = MovieId("a" * 24), MovieId("b" * 24)
 
 
 def draft(**changes: Any) -> MovieDraft:
     """A draft with a name, a slug and nothing else."""
-    empty = dict.fromkeys(MovieDraft.__slots__)
+    empty: dict[str, Any] = dict.fromkeys(MovieDraft.__slots__)
     return MovieDraft(
         **empty | {"name": "Night Ferry", "slug": "night-ferry", "price": Decimal(0)} | changes
     )
@@ -115,16 +116,16 @@ def test_no_view_of_many_at_once_is_lost(catalogue):
 def test_a_viewer_counts_once_in_the_window(db):
     views = store.MongoViews(db, timedelta(minutes=10))
     times = [timedelta(0), timedelta(minutes=9), timedelta(minutes=10), timedelta(minutes=11)]
-    seen = [views.is_first("a" * 24, "user 1", now=NOW + after) for after in times]
+    seen = [views.is_first(ONE, "user 1", now=NOW + after) for after in times]
     assert seen == [True, False, True, False]
-    assert views.is_first("a" * 24, "user 2", now=NOW)
-    assert views.is_first("b" * 24, "user 1", now=NOW)
+    assert views.is_first(ONE, "user 2", now=NOW)
+    assert views.is_first(OTHER, "user 1", now=NOW)
 
 
 def test_of_one_viewer_many_times_at_once_one_counts(db):
     views = store.MongoViews(db, timedelta(minutes=10))
     with ThreadPoolExecutor(8) as pool:
-        seen = list(pool.map(lambda _: views.is_first("a" * 24, "user 1", now=NOW), range(16)))
+        seen = list(pool.map(lambda _: views.is_first(ONE, "user 1", now=NOW), range(16)))
     assert seen.count(True) == 1
 
 
