@@ -15,6 +15,7 @@ from cloud.config import Environment, Properties
 from cloud.stores import postgres, redis
 from identity.app import create_app
 from identity.worker import prepare
+from tests.contract.client import checked
 from tests.properties import properties
 
 RIGHT = "right-horse"
@@ -30,7 +31,8 @@ class House:
     environment: Environment
 
     def client(self) -> FlaskClient:
-        return self.app.test_client()
+        """A client that holds every answer against `identity/openapi.yaml`."""
+        return checked(self.app, "identity")
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         with self.engine.begin() as db:

@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from cloud.clock import utc_now
+from tests.contract.client import checked
 from tests.identity.conftest import House
 from tests.properties import SECRET, token
 
@@ -28,12 +29,11 @@ def test_a_person_signs_up_and_reads_what_was_stored(house: House):
         country="Việt Nam",
         dateOfBirth="01/02/2000",
         gender="f",
-        age=25,
+        age="25",
         genres=["Drama", "Comedy", "Drama"],
         avatarUrl="https://example.org/a.png",
     )
     assert made.keys() == USER_KEYS
-    assert made["age"] == "25"
     assert made["roles"] == ["USER"]
     assert made["permissions"] == []
     assert made["lastLoginAt"] == ""
@@ -45,6 +45,15 @@ def test_a_person_signs_up_and_reads_what_was_stored(house: House):
     assert me == {**made, "lastLoginAt": me["lastLoginAt"]}
     assert me["lastLoginAt"] != ""
     assert house.audit() == [("REGISTER", True), ("LOGIN", True)]
+
+
+def test_numbers_and_booleans_are_read_as_text(house: House):
+    """As Jackson reads them for a JVM neighbour; the document does not promise it."""
+    client = checked(house.app, "identity", holds_requests=False)
+    body = {"username": 12345, "password": 1234567, "age": 25, "gender": True, "unknown": []}
+    data = client.post("/api/auth/register", json=body).get_json()["data"]
+    assert (data["username"], data["age"], data["gender"]) == ("12345", "25", "true")
+    house.login("12345", "1234567")
 
 
 def test_the_access_token_holds_the_claims_of_the_contract(house: House):
@@ -133,7 +142,6 @@ def test_a_password_of_72_bytes_works_whole(house: House):
     assert house.post("login", {"username": "ann", "password": "x" * 71}).status_code == 400
 
 
-@pytest.mark.parametrize("method", ["register", "login", "refresh", "logout"])
 @pytest.mark.parametrize(
     ("raw", "kind", "status"),
     [
@@ -149,12 +157,10 @@ def test_a_password_of_72_bytes_works_whole(house: House):
         pytest.param(b'"' + b"x" * 2**20 + b'"', "application/json", 413, id="too much"),
     ],
 )
-def test_a_bad_body_never_is_an_error_of_ours(
-    house: House, method: str, raw: bytes, kind: str, status: int
-):
-    answer = house.client().post(f"/api/auth/{method}", data=raw, content_type=kind)
-    assert answer.status_code == status
-    assert answer.get_json()["success"] is False
+def test_a_bad_body_never_is_an_error_of_ours(house: House, raw: bytes, kind: str, status: int):
+    for path in ("register", "login", "refresh", "logout"):
+        answer = house.client().post(f"/api/auth/{path}", data=raw, content_type=kind)
+        assert answer.status_code == status, path
 
 
 @pytest.mark.parametrize(
@@ -473,7 +479,6 @@ def past() -> str:
     return token(1, exp=int(utc_now().timestamp()) - 1)
 
 
-@pytest.mark.parametrize(("method", "path"), OWN)
 @pytest.mark.parametrize(
     "header",
     [
@@ -495,25 +500,25 @@ def past() -> str:
         ),
     ],
 )
-def test_a_token_that_is_no_good_is_a_401(house: House, method: str, path: str, header: str | None):
+def test_a_token_that_is_no_good_is_a_401(house: House, header: str | None):
     headers = {} if header is None else {"Authorization": header}
-    answer = house.client().open(f"/api/auth/{path}", method=method, headers=headers, json={})
-    assert answer.status_code == 401
-    assert answer.get_json()["success"] is False
+    for method, path in OWN:
+        answer = house.client().open(f"/api/auth/{path}", method=method, headers=headers, json={})
+        assert answer.status_code == 401, path
 
 
-@pytest.mark.parametrize(("method", "path"), [one for one in OWN if one[1] in ("me", "profile")])
-def test_a_token_of_an_account_that_is_gone_is_a_400(house: House, method: str, path: str):
+def test_a_token_of_an_account_that_is_gone_is_a_400(house: House):
     headers = {"Authorization": f"Bearer {token(2**40)}"}
-    answer = house.client().open(f"/api/auth/{path}", method=method, headers=headers, json={})
-    assert answer.status_code == 400
+    for method, path in (("GET", "me"), ("PUT", "profile"), ("POST", "logout-all")):
+        answer = house.client().open(f"/api/auth/{path}", method=method, headers=headers, json={})
+        assert answer.status_code == 400, path
 
 
-@pytest.mark.parametrize(("method", "path"), OWN)
-def test_a_subject_beyond_any_id_is_no_error_of_ours(house: House, method: str, path: str):
+def test_a_subject_beyond_any_id_is_no_error_of_ours(house: House):
     headers = {"Authorization": f"Bearer {token(2**80)}"}
-    answer = house.client().open(f"/api/auth/{path}", method=method, headers=headers, json={})
-    assert answer.status_code < 500
+    for method, path in OWN:
+        answer = house.client().open(f"/api/auth/{path}", method=method, headers=headers, json={})
+        assert answer.status_code < 500, path
 
 
 def test_validate_tells_what_the_token_says(house: House):
