@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, NoReturn, Self, get_origin
 
 import orjson
 from pydantic import (
@@ -80,6 +80,14 @@ class Body(BaseModel):
         frozen=True,
         populate_by_name=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            if any(get_origin(rule) is Annotated for rule in field.metadata):
+                # pydantic passes over it in silence, and the rule would never hold.
+                raise TypeError(f"{cls.__name__}.{name}: a type stands where a rule belongs")
 
     @classmethod
     def parse(cls, data: object) -> Self:
@@ -214,6 +222,7 @@ def _int64(value: int) -> int:
 
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 Email = Annotated[str, AfterValidator(_email)]
+RequiredEmail = Annotated[NotBlank, AfterValidator(_email)]
 Int64 = Annotated[int, AfterValidator(_int64)]
 # numeric(10,2): what an amount column holds.
 Money = Annotated[Decimal, Field(max_digits=10, decimal_places=2, allow_inf_nan=False)]

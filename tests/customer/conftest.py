@@ -1,0 +1,38 @@
+"""Customer on a real PostgreSQL."""
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from cloud.config import Environment
+from cloud.stores import postgres
+from customer.app import create_app
+from customer.store import SqlCustomers
+from tests.contract.client import CheckedClient, checked
+from tests.properties import properties
+
+
+@pytest.fixture
+def environment(database) -> Environment:
+    return Environment(properties("customer-service", database))
+
+
+@pytest.fixture
+def engine(environment) -> Iterator[sa.Engine]:
+    """A database as `prepare` leaves it."""
+    engine = postgres.engine(environment.properties)
+    postgres.migrate(engine, "customer")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def records(engine) -> SqlCustomers:
+    return SqlCustomers(engine)
+
+
+@pytest.fixture
+def client(environment, engine) -> CheckedClient:
+    """A client that holds every answer against customer/openapi.yaml."""
+    return checked(create_app(environment), "customer")
