@@ -3,7 +3,7 @@
 import logging
 import random
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Event as Stop
@@ -86,6 +86,17 @@ def parameters(settings: RabbitSettings, purpose: str) -> pika.ConnectionParamet
         blocked_connection_timeout=settings.heartbeat.total_seconds() * 2,
         client_properties={"connection_name": f"{settings.application} {purpose}"},
     )
+
+
+def check(settings: RabbitSettings) -> Callable[[], Mapping[str, Any]]:
+    """Build the health check `rabbit`: a connection of its own, opened and closed."""
+
+    def run() -> Mapping[str, Any]:
+        connection = pika.BlockingConnection(parameters(settings, "health"))
+        connection.close()
+        return {}
+
+    return run
 
 
 def exchange(name: str) -> Declaration:

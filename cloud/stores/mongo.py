@@ -1,6 +1,7 @@
 """The document store by Spring's `spring.data.mongodb` properties."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -58,6 +59,15 @@ def check(database: Database[Document]) -> Callable[[], Mapping[str, Any]]:
         return {"maxWireVersion": answer.get("maxWireVersion")}
 
     return run
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's errors into ours; also a decorator, for the methods of a store."""
+    try:
+        yield
+    except tuple(TRANSLATIONS) as error:
+        raise UnavailableError("the document store is not reachable") from error
 
 
 def _options(properties: Properties) -> dict[str, Any]:

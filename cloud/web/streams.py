@@ -13,7 +13,7 @@ stopping: Final = threading.Event()
 def event_stream(chunks: Iterable[bytes]) -> Response:
     """Answer with `chunks` as they come; each is one or more whole SSE fields with a blank line."""
     headers = {"X-Accel-Buffering": "no"}  # nginx and its like pass each chunk on at once
-    return Response(chunks, headers=headers, mimetype="text/event-stream", direct_passthrough=True)
+    return Response(chunks, headers=headers, mimetype="text/event-stream")
 
 
 def sse(event: str, data: bytes, event_id: str) -> bytes:

@@ -1,0 +1,6 @@
+"""What notification keeps: documents that last, and pushes that do not."""
+
+from notification.store.notifications import MongoNotifications, create_indexes
+from notification.store.push import Announcements, Hub, Mailbox
+
+__all__ = ["Announcements", "Hub", "Mailbox", "MongoNotifications", "create_indexes"]
