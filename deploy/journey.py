@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 _Seen = TypeVar("_Seen")
 
 _ANSWER_S: Final = 10.0
-_EVENT_S: Final = 20.0
+_EVENT_S: Final = 30.0
 _PAUSE_S: Final = 0.2
 _PAGE_SIZE: Final = 50
 
@@ -97,7 +97,13 @@ class Push(threading.Thread):
 
 
 class Customer:
-    """A person with a browser: remembers tokens, and what was found on the way."""
+    """A person with a browser: remembers tokens, and what was found on the way.
+
+    Attributes:
+        rental: the title that is read, paid for and played.
+        push: the open stream of live events, once `listen` has opened it.
+        report: what was seen so far.
+    """
 
     def __init__(self, base: str, say: Say) -> None:
         self._base = base
@@ -106,36 +112,47 @@ class Customer:
         self._session.trust_env = False
         self._name = f"traveller-{secrets.token_hex(5)}"
         self._password = secrets.token_urlsafe(18)
-        self._tokens: dict[str, str] = {}
+        self._tokens: dict[str, Any] = {}
         self._free: dict[str, Any] = {}
-        self._rental: dict[str, Any] = {}
+        self.rental: dict[str, Any] = {}
+        self._other_rentals: list[dict[str, Any]] = []
         self._customer = 0
         self._transaction = 0
-        self._push: Push | None = None
+        self.push: Push | None = None
         self._notification = ""
         self.report = Report()
+
+    @property
+    def token(self) -> str:
+        """The access token in use."""
+        return str(self._tokens["accessToken"])
+
+    def notifications(self) -> list[dict[str, Any]]:
+        """List own notifications, newest first."""
+        found: list[dict[str, Any]] = self._ask("GET", "/api/notifications")
+        return found
 
     def walk(self) -> Report:
         """Take every step; stop at the first that fails."""
         steps: tuple[tuple[str, Callable[[], str]], ...] = (
-            ("sign up", self._sign_up),
-            ("sign in", self._sign_in),
-            ("browse the catalogue", self._browse),
-            ("search a title", self._search),
-            ("read a title's page", self._read),
-            ("play a free title", self._play_free),
-            ("a rental is closed", self._find_closed),
-            ("own customer record", self._find_record),
-            ("open the live push", self._listen),
-            ("pay for the rental", self._pay),
-            ("the payment succeeds", self._await_success),
-            ("the push arrives", self._await_push),
-            ("count unread", self._count),
-            ("mark as read", self._mark_read),
-            ("play the rental", self._play_rental),
-            ("refresh the session", self._refresh),
-            ("sign out", self._sign_out),
-            ("the old token is refused", self._try_old_token),
+            ("sign up", self.sign_up),
+            ("sign in", self.sign_in),
+            ("browse the catalogue", self.browse),
+            ("search a title", self.search),
+            ("read a title's page", self.read),
+            ("play a free title", self.play_free),
+            ("a rental is closed", self.find_closed),
+            ("own customer record", self.find_record),
+            ("open the live push", self.listen),
+            ("pay for the rental", self.pay),
+            ("the payment succeeds", self.await_success),
+            ("the push arrives", self.await_push),
+            ("count unread", self.count),
+            ("mark as read", self.mark_read),
+            ("play the rental", self.play_rental),
+            ("refresh the session", self.refresh),
+            ("sign out", self.sign_out),
+            ("the old token is refused", self.try_old_token),
         )
         try:
             for name, act in steps:
@@ -143,8 +160,8 @@ class Customer:
         except (JourneyError, requests.RequestException) as error:
             self.report.reason = f"{name}: {error}"
         finally:
-            if self._push:
-                self._push.close()
+            if self.push:
+                self.push.close()
             self._session.close()
         return self.report
 
@@ -157,7 +174,8 @@ class Customer:
 
     # The steps
 
-    def _sign_up(self) -> str:
+    def sign_up(self) -> str:
+        """Register a new account."""
         body = {
             "username": self._name,
             "email": f"{self._name}@example.org",
@@ -168,12 +186,14 @@ class Customer:
         self._ask("POST", "/api/auth/register", HTTPStatus.CREATED, json=body)
         return self._name
 
-    def _sign_in(self) -> str:
+    def sign_in(self) -> str:
+        """Sign in with name and password."""
         body = {"username": self._name, "password": self._password}
         self._tokens = self._ask("POST", "/api/auth/login", json=body)
         return f"user {self._tokens['userId']}"
 
-    def _browse(self) -> str:
+    def browse(self) -> str:
+        """Page through the catalogue to a free title and some rentals."""
         pages = 0
         for page in self._pages():
             pages += 1
@@ -181,36 +201,46 @@ class Customer:
                 kind = item["accessType"]
                 if kind == "FREE" and not self._free:
                     self._free = item
-                if kind == "RENTAL" and not self._rental:
-                    self._rental = item
-            if self._free and self._rental:
+                if kind == "RENTAL":
+                    self._other_rentals.append(item)
+            if self._free and len(self._other_rentals) > 1:
+                self.choose_another()
                 return f"{page['totalItems']} titles"
-        raise JourneyError(f"no FREE and RENTAL title on {pages} pages")
+        raise JourneyError(f"no FREE and two RENTAL titles on {pages} pages")
 
-    def _search(self) -> str:
-        found = self._ask("GET", "/api/movies/search", params={"q": self._rental["name"]})
-        if self._rental["id"] not in [item["id"] for item in found["items"]]:
-            raise JourneyError(f"{self._rental['name']!r} is not found by its own name")
-        return f"{found['totalItems']} for {self._rental['name']!r}"
+    def choose_another(self) -> None:
+        """Turn to the next rental that was seen."""
+        self.rental = self._other_rentals.pop(0)
 
-    def _read(self) -> str:
-        by_id = self._ask("GET", f"/api/movies/{self._rental['id']}")
-        by_slug = self._ask("GET", f"/api/movies/slug/{self._rental['slug']}")
+    def search(self) -> str:
+        """Find the rental by its name."""
+        found = self._ask("GET", "/api/movies/search", params={"q": self.rental["name"]})
+        if self.rental["id"] not in [item["id"] for item in found["items"]]:
+            raise JourneyError(f"{self.rental['name']!r} is not found by its own name")
+        return f"{found['totalItems']} for {self.rental['name']!r}"
+
+    def read(self) -> str:
+        """Read the rental's page, by id and by slug."""
+        by_id = self._ask("GET", f"/api/movies/{self.rental['id']}")
+        by_slug = self._ask("GET", f"/api/movies/slug/{self.rental['slug']}")
         if by_id["id"] != by_slug["id"]:
             raise JourneyError("id and slug lead to different titles")
-        self._rental = by_id
+        self.rental = by_id
         return f"{by_id['name']}, {by_id['price']} USD"
 
-    def _play_free(self) -> str:
+    def play_free(self) -> str:
+        """Get the address of a free title."""
         return self._address_of(self._free)
 
-    def _find_closed(self) -> str:
-        path = f"/api/movies/{self._rental['id']}/play"
+    def find_closed(self) -> str:
+        """See that the rental does not play before it is paid."""
+        path = f"/api/movies/{self.rental['id']}/play"
         answer = self._call("GET", path)
         self._demand(answer, HTTPStatus.FORBIDDEN)
         return str(answer.json()["message"])
 
-    def _find_record(self) -> str:
+    def find_record(self) -> str:
+        """Wait for the customer record that the sign-up brings about."""
         path = f"/api/customers/email/{self._name}@example.org"
         answer = self._until(
             lambda: self._call("GET", path),
@@ -220,22 +250,24 @@ class Customer:
         self._customer = answer.json()["data"]["id"]
         return f"customer {self._customer}"
 
-    def _listen(self) -> str:
+    def listen(self) -> str:
+        """Open the live push, which stays open."""
         answer = self._call("GET", "/api/notifications/stream", stream=True)
         self._demand(answer, HTTPStatus.OK)
         kind = answer.headers.get("Content-Type", "")
         if not kind.startswith("text/event-stream"):
             raise JourneyError(f"the stream is of type {kind!r}")
         answer.encoding = "utf-8"
-        self._push = Push(answer)
-        self._push.start()
+        self.push = Push(answer)
+        self.push.start()
         return kind
 
-    def _pay(self) -> str:
+    def pay(self) -> str:
+        """Pay for the rental."""
         body = {
             "customerId": self._customer,
-            "movieId": self._rental["id"],
-            "amount": self._rental["price"],
+            "movieId": self.rental["id"],
+            "amount": self.rental["price"],
             "currency": "usd",
         }
         answer = self._call(
@@ -250,7 +282,8 @@ class Customer:
         self.report.payment_trace = trace.replace("-", "")
         return f"transaction {self._transaction}, correlation id {trace}"
 
-    def _await_success(self) -> str:
+    def await_success(self) -> str:
+        """Look until the provider has decided."""
         seen: list[str] = []
 
         def look() -> str:
@@ -264,12 +297,13 @@ class Customer:
             raise JourneyError(f"the payment is {last}")
         return ", then ".join(seen)
 
-    def _await_push(self) -> str:
-        wanted = f"movie:{self._rental['id']}"
+    def await_push(self) -> str:
+        """Wait for the push about the rental."""
+        wanted = f"movie:{self.rental['id']}"
         limit = time.monotonic() + _EVENT_S
-        while self._push:
+        while self.push:
             try:
-                event = self._push.events.get(timeout=max(limit - time.monotonic(), 0.01))
+                event = self.push.events.get(timeout=max(limit - time.monotonic(), 0.01))
             except queue.Empty:
                 raise JourneyError(f"no push about {wanted} in {_EVENT_S:.0f} s") from None
             if event.get("deepLink") == wanted:
@@ -277,13 +311,15 @@ class Customer:
                 break
         return str(event["title"])
 
-    def _count(self) -> str:
+    def count(self) -> str:
+        """Count what is unread."""
         unread = self._unread()
         if unread < 1:
             raise JourneyError("nothing is unread")
         return f"{unread} unread"
 
-    def _mark_read(self) -> str:
+    def mark_read(self) -> str:
+        """Mark the pushed notification as read."""
         before = self._unread()
         self._ask("PATCH", f"/api/notifications/{self._notification}/read")
         after = self._unread()
@@ -291,22 +327,26 @@ class Customer:
             raise JourneyError(f"{before} unread before, {after} after")
         return f"{after} unread"
 
-    def _play_rental(self) -> str:
-        return self._address_of(self._rental)
+    def play_rental(self) -> str:
+        """Play what was paid for."""
+        return self._address_of(self.rental)
 
-    def _refresh(self) -> str:
+    def refresh(self) -> str:
+        """Trade the refresh token for a new pair."""
         before = self._tokens["refreshToken"]
         self._tokens = self._ask("POST", "/api/auth/refresh", json={"refreshToken": before})
         if self._tokens["refreshToken"] == before:
             raise JourneyError("the refresh token was not rotated")
         return "a new pair of tokens"
 
-    def _sign_out(self) -> str:
+    def sign_out(self) -> str:
+        """End the session."""
         body = {"refreshToken": self._tokens["refreshToken"]}
         self._ask("POST", "/api/auth/logout", json=body)
         return "session ended"
 
-    def _try_old_token(self) -> str:
+    def try_old_token(self) -> str:
+        """See that the token of the ended session is refused."""
         answer = self._call("GET", "/api/auth/me")
         self._demand(answer, HTTPStatus.UNAUTHORIZED)
         return str(answer.json()["message"])
@@ -343,7 +383,7 @@ class Customer:
     def _call(self, method: str, path: str, **more: Any) -> requests.Response:
         headers = more.pop("headers", {})
         if self._tokens:
-            headers["Authorization"] = f"Bearer {self._tokens['accessToken']}"
+            headers["Authorization"] = f"Bearer {self.token}"
         url = f"{self._base}{path}"
         return self._session.request(method, url, headers=headers, timeout=_ANSWER_S, **more)
 

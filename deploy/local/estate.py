@@ -143,7 +143,7 @@ class Estate:
         return [name for name in self._programs if name in wanted]
 
     def _runs(self, program: Program) -> bool:
-        alive = self._supervisor.states().get(program.name) == "RUNNING"
+        alive = self._supervisor.states().get(program.name) in COMING
         return alive and holds(program.ready)
 
     def _install(self, programs: list[Program]) -> None:

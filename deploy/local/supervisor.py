@@ -17,12 +17,13 @@ from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped
 from deploy.local.program import Program
 from deploy.local.site import EstateError, Site
 
-RUNNING: Final = "RUNNING"
 COMING: Final = frozenset({"STARTING", "RUNNING"})
 GONE: Final = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
 
 _MARK: Final = "NOZIE_ESTATE"
 _LONGEST_SOCKET_PATH: Final = 90
+_PARENT: Final = 0
+_TERMINAL: Final = 3
 # XML-RPC takes arguments by place: answer at once, do not wait for the process.
 _AT_ONCE: Final = False
 
@@ -184,17 +185,34 @@ class Supervisor:
 
 
 def survivors(site: Site) -> Iterator[int]:
-    """Find the processes of an estate: by their working folder, or by the mark they inherited."""
+    """Find the processes of an estate, whoever is their parent now.
+
+    They are known by the mark they inherited; where a server has written its title over its
+    environment, by its working folder. People who look around there sit at a terminal.
+    """
     mark = f"{_MARK}={site.folder}".encode()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with suppress(OSError):
-            place = (entry / "cwd").readlink()
-            inside = place == site.folder or place.is_relative_to(site.path("run"))
-            data = place.is_relative_to(site.path("postgres"))
-            if inside or data or mark in (entry / "environ").read_bytes().split(b"\0"):
+            marked = mark in (entry / "environ").read_bytes().split(b"\0")
+            if marked or (_inside(site, entry) and not _stat(entry)[_TERMINAL]):
                 yield int(entry.name)
+
+
+def _inside(site: Site, process: Path) -> bool:
+    """Tell whether a process works in the folder of this estate, not of one below it."""
+    place = (process / "cwd").readlink()
+    if not place.is_relative_to(site.folder):
+        return False
+    part = place.relative_to(site.folder).parts[:1]
+    return not part or not (part == ("log",) or site.path(*part, "supervisor.conf").exists())
+
+
+def _stat(process: Path) -> list[int]:
+    """Read the numbers of /proc/PID/stat from the parent's id on (proc(5))."""
+    words = (process / "stat").read_text().rpartition(")")[2].split()
+    return [int(word) for word in words[1:]]
 
 
 def family(pid: int) -> list[int]:
@@ -203,8 +221,7 @@ def family(pid: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
+                children.setdefault(_stat(entry)[_PARENT], []).append(int(entry.name))
     found, ahead = [], [pid]
     while ahead:
         found.append(ahead.pop())

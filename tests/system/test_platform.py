@@ -1,0 +1,125 @@
+"""The platform's main job, and what an operator may count on while parts of it are away."""
+
+import json
+import re
+from html import unescape
+
+import pytest
+
+from deploy.local import probes
+from deploy.local.services import SERVICES
+from deploy.local.supervisor import wait_until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+
+APPS = sorted(service.upper() for service in SERVICES.values())
+MEBIBYTE = 1024 * 1024
+
+
+def registered(estate) -> dict[str, list[str]]:
+    return probes.registered(estate.url("eureka"))
+
+
+def browse(estate, customer):
+    """Answer of a list call through the gateway: status and body."""
+    headers = {"Authorization": f"Bearer {customer.token}"}
+    return probes.fetch(estate.url("gateway", "/api/movies?size=1"), headers=headers)
+
+
+def test_a_customer_passes_through_the_gateway(customer):
+    report = customer.walk()
+    assert report.reason == ""
+    assert len(report.steps) == 18
+    assert re.fullmatch(r"[0-9a-f]{32}", report.payment_trace)
+
+
+def test_eurekas_page_lists_the_six_services_once_with_working_links(platform):
+    page = unescape(probes.fetch(platform.url("eureka", "/")).text)
+    rows = dict(re.findall(r"<b>([A-Z-]+-(?:SERVICE|GATEWAY))</b>(.*?)</tr>", page, re.DOTALL))
+    assert sorted(rows) == APPS
+    for name, row in rows.items():
+        assert re.search(r"<b>UP</b>\s*\(1\)", row), name
+        (link,) = re.findall(r'href="([^"]+)"', row)
+        assert probes.answers(link), link
+
+
+def test_a_service_that_is_asked_to_end_leaves_and_comes_back_unnoticed_by_the_gateway(
+    platform, customer
+):
+    """Its lease is gone within 5 s, the gateway falls back, and finds it again within 10 s."""
+    customer.sign_up()
+    customer.sign_in()
+    assert browse(platform, customer).status_code == 200
+
+    platform.signal("movie", "TERM")
+    assert wait_until(lambda: "MOVIE-SERVICE" not in registered(platform), 5)
+    seen = set()
+
+    def falls_back() -> bool:
+        answer = browse(platform, customer)
+        seen.add(answer.status_code)
+        return bool(answer.status_code == 503)
+
+    assert wait_until(falls_back, 10)
+    answer = browse(platform, customer)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/json")
+    assert answer.json()["success"] is False
+    assert answer.json()["status"] == 503
+    # An error page, or a made-up success, was never among the answers.
+    assert seen <= {200, 503}
+
+    assert wait_until(lambda: platform.states()["movie"] == "exited", 10)
+    platform.start("movie")
+    assert wait_until(lambda: browse(platform, customer).status_code == 200, 10)
+
+
+def test_a_payment_does_not_wait_for_the_broker_and_its_push_arrives_once(platform, buyer):
+    platform.stop("rabbit")
+    buyer.pay()
+    buyer.await_success()
+    assert buyer.push.events.empty()
+
+    platform.ensure("rabbit")
+    buyer.await_push()
+    first = buyer.rental
+
+    # A second purchase comes after whatever else the broker's return may bring.
+    buyer.choose_another()
+    buyer.read()
+    buyer.pay()
+    buyer.await_success()
+    buyer.await_push()
+    about_first = [
+        notice for notice in buyer.notifications() if notice["deepLink"] == f"movie:{first['id']}"
+    ]
+    assert len(about_first) == 1
+
+
+def test_services_that_start_first_wait_say_so_once_and_serve_when_all_is_there(platform):
+    platform.stop(*platform.core)
+    ends = {house: platform.log(house).stat().st_size for house in SERVICES}
+    platform.start(*SERVICES)
+
+    def waiting(house: str) -> list[str]:
+        """Dependencies that this start of a service has named."""
+        text = platform.log(house).read_bytes()[ends[house] :].decode()
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [line["nozie.dependency"] for line in lines if line["message"] == "waiting_for"]
+
+    assert wait_until(lambda: all(waiting(house) for house in SERVICES), 30)
+    ready = [platform.url(house, "/actuator/health/readiness") for house in SERVICES]
+    assert not probes.holds(lambda: any(probes.answers(url) for url in ready))
+
+    platform.up()
+    for house in SERVICES:
+        assert waiting(house).count("config-server") == 1, house
+
+
+def test_six_services_fit_into_700_mebibytes(platform, customer, capsys):
+    """Two workers each, companions included, after a journey; proportional set size."""
+    assert customer.walk().reason == ""
+    sizes = {house: platform.memory(house) / MEBIBYTE for house in SERVICES}
+    lines = [f"{house:<14}{size:7.1f} MiB" for house, size in sizes.items()]
+    with capsys.disabled():
+        print("", *lines, f"{'all six':<14}{sum(sizes.values()):7.1f} MiB", sep="\n")  # noqa: T201
+    assert sum(sizes.values()) < 700
