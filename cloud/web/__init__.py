@@ -11,7 +11,7 @@ from flask import Flask, current_app
 from cloud.config import Environment
 from cloud.errors import CloudError
 from cloud.security import Principal
-from cloud.web import callers, failures, inputs, observed, settings
+from cloud.web import callers, document, failures, inputs, observed, settings
 from cloud.web.answers import created, ok, plain
 from cloud.web.callers import (
     authenticated,
@@ -72,6 +72,7 @@ def install(
     inputs.install(app)
     callers.install(app, revoked)
     failures.install(app, translations or {})
+    document.install(app)
 
 
 def current(kind: type[T]) -> T:

@@ -70,6 +70,8 @@ def _end(response: Response) -> Response:
     response.headers[tracing.CORRELATION] = g.correlation_id
     for name, value in _SECURITY.items():
         response.headers.setdefault(name, value)
+    if request.method == "OPTIONS":
+        response.headers.pop("Content-Type", None)  # Flask's own answer, without a body
     _allow_origin(response)
     metrics.observe(request.method, route, status, g.get("failure"), took)
     g.span.set_attribute("http.response.status_code", status)
