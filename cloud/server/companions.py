@@ -4,6 +4,7 @@ The arbiter has no threads, so forking it is safe at any time. Its main loop cal
 `manage_workers` at least once a second and `stop` on every way out; both are wrapped here.
 """
 
+import math
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ from gunicorn.arbiter import Arbiter
 from prometheus_client import multiprocess
 
 from cloud.config import Environment
+from cloud.eureka import folder
 from cloud.server.settings import begin_process
 
 log = structlog.get_logger()
@@ -37,7 +39,9 @@ _ORDERS = frozenset(_MANNERS)
 _LOOK_AROUND_S = 0.5
 _STEADY_S = 60.0
 _LONGEST_PAUSE_S = 30.0
-_REGISTRAR = "registrar"
+
+REGISTRAR = "registrar"
+PREPARE = "prepare"
 
 
 class Orders(threading.Event):
@@ -52,7 +56,7 @@ class Orders(threading.Event):
 
 @dataclass
 class Companion:
-    """One process beside the workers, and how its restarts are paced.
+    """One process beside the workers, and how its restarts are paced; `prepare` has none.
 
     Attributes:
         handle: a pidfd: it stays ours when gunicorn reaps the process, and a signal sent to it
@@ -93,6 +97,7 @@ class Companions:
         self._manage_workers = arbiter.manage_workers
         self._stop = arbiter.stop
         self._stopping = False
+        self._prepared = folder.run_folder(environment.properties) / folder.PREPARED
         wait = environment.properties.duration(
             "nozie.server.deregister-wait", timedelta(seconds=5), unit="s"
         )
@@ -118,6 +123,9 @@ class Companions:
         now = time.monotonic()
         for companion in self._all:
             if companion.handle is not None and not companion.alive():
+                if companion.name == PREPARE and self._prepared.exists():
+                    companion.due = math.inf
+                    continue
                 self._bury(companion, now)
             if companion.handle is None and now >= companion.due:
                 self._start(companion, now)
@@ -189,7 +197,7 @@ class Companions:
         self._arbiter.reap_workers()
 
     def _end_registrar(self, *, graceful: bool) -> None:
-        registrars = [companion for companion in self._all if companion.name == _REGISTRAR]
+        registrars = [companion for companion in self._all if companion.name == REGISTRAR]
         # A successor (USR2) serves on under the same lease: it must not be cancelled.
         successor = self._arbiter.reexec_pid != 0
         order = signal.SIGTERM if graceful else signal.SIGQUIT

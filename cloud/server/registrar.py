@@ -1,6 +1,8 @@
-"""The registrar's process: prepares the house, watches its readiness, keeps its lease.
+"""What every house has beside its workers: a process that prepares it, one that keeps its lease.
 
-It asks the house over the real socket, so what Eureka is told is what a caller would find.
+The registrar asks the house over the real socket, so what Eureka is told is what a caller would
+find. Preparing is a process of its own since it ends: what migrations take of memory, they give
+back.
 """
 
 import fcntl
@@ -25,7 +27,7 @@ from cloud.eureka import folder
 from cloud.eureka.registrar import Registrar, back_off, fetch_interval, fetcher
 from cloud.eureka.registration import Registration
 from cloud.eureka.rest import EurekaServer, ServerSettings
-from cloud.server.companions import Orders, Work
+from cloud.server.companions import PREPARE, REGISTRAR, Orders, Work
 
 log = structlog.get_logger()
 
@@ -41,14 +43,18 @@ _SILENT_AFTER = 3
 
 
 def companions_of(house: str, environment: Environment, port: int) -> dict[str, Work]:
-    """List the companions of a house: the registrar, then what `<house>/worker.py` declares."""
+    """List a house's companions: prepare, registrar, and what `<house>/worker.py` declares."""
     found = importlib.util.find_spec(f"{house}.worker")
     worker: Any = importlib.import_module(f"{house}.worker") if found else None
     prepare: Prepare | None = getattr(worker, "prepare", None)
     own: Mapping[str, Work] = getattr(worker, "COMPANIONS", {})
     address = environment.properties.text("server.address", "0.0.0.0")  # noqa: S104 - a default
     base = f"http://{_reachable(address)}:{port}"
-    return {"registrar": partial(_serve, prepare=prepare, base=base, port=port), **own}
+    return {
+        PREPARE: partial(_prepare, prepare=prepare),
+        REGISTRAR: partial(_keep_lease, base=base, port=port),
+        **own,
+    }
 
 
 def _reachable(address: str) -> str:
@@ -57,17 +63,10 @@ def _reachable(address: str) -> str:
     return loopback.get(address) or (f"[{address}]" if ":" in address else address)
 
 
-def _serve(
-    environment: Environment, orders: Orders, *, prepare: Prepare | None, base: str, port: int
-) -> None:
-    properties = environment.properties
-    run = folder.run_folder(properties)
+def _keep_lease(environment: Environment, orders: Orders, *, base: str, port: int) -> None:
+    run = folder.run_folder(environment.properties)
     with _only_one(run / "registrar.lock", orders):
-        _prepare(prepare, environment, orders)
-        if orders.is_set():
-            return
-        (run / folder.PREPARED).touch(mode=0o600)
-        _Watch(properties, orders, base=base, port=port, run=run).run()
+        _Watch(environment.properties, orders, base=base, port=port, run=run).run()
 
 
 @contextmanager
@@ -83,12 +82,13 @@ def _only_one(path: Path, orders: Orders) -> Iterator[None]:
         yield
 
 
-def _prepare(prepare: Prepare | None, environment: Environment, orders: Orders) -> None:
+def _prepare(environment: Environment, orders: Orders, *, prepare: Prepare | None) -> None:
     """Run the house's migrations and seeds until they succeed; say once what it waits for."""
     failures, said = 0, ""
-    while prepare is not None and not orders.is_set():
+    while not orders.is_set():
         try:
-            prepare(environment)
+            if prepare is not None:
+                prepare(environment)
         except Exception as error:
             failures += 1
             if str(error) != said:
@@ -97,6 +97,7 @@ def _prepare(prepare: Prepare | None, environment: Environment, orders: Orders) 
                 log.warning("waiting_for", what=said, exc_info=not expected)
             orders.wait(back_off(failures, 5.0))
         else:
+            (folder.run_folder(environment.properties) / folder.PREPARED).touch(mode=0o600)
             log.info("prepared", attempts=failures + 1)
             return
 
@@ -160,8 +161,10 @@ class _Watch:
                     self._due[duty] = time.monotonic() + duty()
         if self._orders.manner == "hand over":
             return
-        # Readiness, which asks for this marker, refuses from here on.
-        (self._run / folder.PREPARED).unlink(missing_ok=True)
+        if self._orders.manner == "drain":
+            # Readiness, which asks for this marker, refuses from here on. In a hurry it stays:
+            # the next life of this instance may have made it already.
+            (self._run / folder.PREPARED).unlink(missing_ok=True)
         if self._farewell:
             self._registrar.leave(self._wait_for_callers)
 
@@ -178,6 +181,8 @@ class _Watch:
 
     def _watch_readiness(self) -> float:
         """Tell Eureka what the house says of itself, once it has said so twice."""
+        if self._announced is None and not (self._run / folder.PREPARED).exists():
+            return _EAGER_S
         status = self._probe()
         before, times = self._seen
         times = times + 1 if status == before else 1
