@@ -44,7 +44,7 @@ def create_app(environment: Environment) -> Flask:
         tokens=Tokens(
             settings.access_lifetime,
             settings.refresh_lifetime,
-            sign=partial(security.sign, secret=settings.secret),
+            sign=partial(security.sign, secret=security.jwt_secret(properties)),
             new_id=lambda: str(uuid4()),
         ),
         lockout=Lockout(settings.lockout_attempts, settings.lockout_duration),

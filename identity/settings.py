@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from cloud.config import Properties
 from cloud.errors import ConfigurationError
-from cloud.security import OPEN_PROFILES, jwt_secret
+from cloud.security import OPEN_PROFILES
 
 PUBLISHED_PASSWORD: Final = "admin123"  # noqa: S105 - known to everybody, so for development only
 
@@ -16,7 +16,6 @@ class Settings:
     """What an operator may set.
 
     Attributes:
-        secret: signs access tokens; the gateway and the services verify with the same.
         bcrypt_cost: 2^cost rounds a hash.
         bcrypt_parallel: hashes at a time in one worker process.
         bcrypt_waiting: requests that may wait for their turn; one more is answered 503.
@@ -26,7 +25,6 @@ class Settings:
         purge_interval: between two sweeps of what has expired.
     """
 
-    secret: str = field(repr=False)
     access_lifetime: timedelta
     refresh_lifetime: timedelta
     bcrypt_cost: int
@@ -47,7 +45,6 @@ class Settings:
         """
         own, lockout = "nozie.identity", "nozie.identity.lockout"
         return cls(
-            secret=jwt_secret(properties),
             access_lifetime=_life(properties, "jwt.access-token-expiration", minutes=15),
             refresh_lifetime=_life(properties, "jwt.refresh-token-expiration", days=7),
             bcrypt_cost=properties.integer(f"{own}.bcrypt-cost", 10, minimum=4, maximum=15),

@@ -1,7 +1,8 @@
-"""The other processes of identity: tables and seeds, the relay of its outbox, the custodian."""
+"""The other processes of identity: tables and seeds, and the custodian."""
 
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import timedelta
 from secrets import token_urlsafe
 from threading import Event
@@ -59,7 +60,7 @@ def relay(environment: Environment, stop: Event) -> None:
     Relay(engine, outbox, settings, properties.application, declared).run(stop)
 
 
-def custodian(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
+def upkeep(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
     """Keep Redis in step with the tables, and sweep out of them what has expired."""
     properties = environment.properties
     engine, client = postgres.engine(properties), redis.client(properties)
@@ -90,7 +91,17 @@ def _await_tables(engine: Engine, stop: Event) -> None:
             return
 
 
-COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {
-    "relay": relay,
-    "custodian": custodian,
-}
+def custodian(environment: Environment, stop: Event) -> None:
+    """Relay and keep up, both in one process: each further one would cost its memory.
+
+    When one of them fails the other is stopped too, and the arbiter starts both again.
+    """
+    with ThreadPoolExecutor(2) as pool:
+        works = [pool.submit(work, environment, stop) for work in (relay, upkeep)]
+        wait(works, return_when=FIRST_EXCEPTION)
+        stop.set()
+    for work in works:
+        work.result()
+
+
+COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"custodian": custodian}

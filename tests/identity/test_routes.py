@@ -572,3 +572,21 @@ def test_a_bad_profile_names_the_field(house: House, body: dict[str, Any], field
     headers = {"Authorization": f"Bearer {house.login()['accessToken']}"}
     answer = house.client().put("/api/auth/profile", json=body, headers=headers)
     assert (answer.status_code, list(answer.get_json()["data"])) == (400, [field])
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "kept"),
+    [
+        pytest.param("9.9.9.9", "6.6.6.6", "9.9.9.9", id="a stranger's word counts for nothing"),
+        pytest.param("127.0.0.1", "6.6.6.6, 7.7.7.7", "7.7.7.7", id="our proxy's last word counts"),
+    ],
+)
+def test_the_address_in_the_audit_trail(house: House, peer: str, forwarded: str, kept: str):
+    answer = house.client().post(
+        "/api/auth/register",
+        json={"username": "ann", "password": "right-horse"},
+        headers={"X-Forwarded-For": forwarded, "X-Real-IP": "5.5.5.5"},
+        environ_overrides={"REMOTE_ADDR": peer},
+    )
+    assert answer.status_code == 201
+    assert [row.ip_address for row in house.rows("SELECT ip_address FROM audit_logs")] == [kept]

@@ -18,6 +18,7 @@ from identity.store import EPOCH, catch_up, purge
 from tests.identity.conftest import House, changed
 from tests.identity.test_routes import jti, sid
 from tests.properties import SECRET
+from tests.wire import Wire
 
 
 @pytest.fixture
@@ -215,6 +216,31 @@ def test_without_redis_everything_works_and_is_made_good_later(
     catch_up(house.engine, house.redis, utc_now())
     assert blacklisted(house) == {jti(gone)}
     assert house.redis.exists(f"nozie:identity:session:{sid(fresh)}")
+
+
+def test_a_redis_that_hangs_and_comes_back_misses_nothing(
+    house: House, settings: Properties, redis_url: str
+):
+    address, _, number = redis_url.removeprefix("redis://").partition("/")
+    with Wire(address) as wire:
+        through = {
+            "spring.data.redis.url": f"redis://127.0.0.1:{wire.port}/{number}",
+            "spring.data.redis.timeout": "100ms",
+        }
+        own = House(
+            create_app(changed(settings, through)), house.engine, house.redis, house.environment
+        )
+        own.register()
+        pair = own.login()
+        wire.freeze()
+        body = {"refreshToken": pair["refreshToken"]}
+        assert own.post("logout", body, pair["accessToken"]).status_code == 200
+        assert own.get("me", pair["accessToken"]).status_code == 401
+        own.login()
+        assert blacklisted(house) == set()
+        wire.mend()
+        catch_up(house.engine, house.redis, utc_now())
+    assert blacklisted(house) == {jti(pair)}
 
 
 def test_without_a_database_the_answer_is_503(settings: Properties, unused_tcp_port: int):

@@ -55,7 +55,7 @@ def test_a_registration_reaches_those_who_listen(
     channel.queue_declare("heard")
     channel.queue_bind("heard", "identity.exchange", "user.created")
     made = house.register()
-    with running(worker.relay, environment):
+    with running(worker.custodian, environment):
         heard: list[Any] = []
 
         def listen() -> bool:
@@ -87,11 +87,24 @@ def test_the_custodian_makes_the_tables_when_it_comes_first(settings: Properties
         eventually(lambda: client.exists(EPOCH))
 
 
-@pytest.mark.parametrize("name", ["relay", "custodian"])
+@pytest.mark.parametrize("work", [worker.relay, worker.upkeep, worker.custodian])
 def test_a_companion_without_a_database_waits_and_can_be_stopped(
-    settings: Properties, unused_tcp_port: int, name: str
+    settings: Properties, unused_tcp_port: int, work: Callable[..., None]
 ):
     away = {"spring.datasource.url": f"jdbc:postgresql://127.0.0.1:{unused_tcp_port}/none"}
-    with capture_logs() as said, running(worker.COMPANIONS[name], changed(settings, away)):
+    with capture_logs() as said, running(work, changed(settings, away)):
         eventually(lambda: said)
-    assert [line["event"] for line in said] == ["waiting_for"]
+    assert {line["event"] for line in said} == {"waiting_for"}
+
+
+def test_a_custodian_of_whom_a_half_fails_ends_as_a_whole(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    """The arbiter starts it again; half a custodian would not be noticed."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(worker, "relay", broken)
+    with pytest.raises(ZeroDivisionError):
+        worker.custodian(house.environment, threading.Event())
