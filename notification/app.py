@@ -43,27 +43,22 @@ def connect(environment: Environment) -> Deps:
         ),
         payments=PaymentClient(ServiceClient("payment-service", environment)),
         revoked=revoked,
+        checks={
+            "mongo": mongo.check(database),
+            "redis": redis_store.check(client),
+            "rabbit": rabbit.check(rabbit.RabbitSettings.of(properties)),
+        },
         now=utc_now,
     )
 
 
 def create_app(environment: Environment) -> Flask:
     """Build the Flask application; nothing is opened before the first request."""
-    app = Flask("notification")
-    properties = environment.properties
+    app = Flask("notification", static_folder=None)
     deps = connect(environment)
     app.extensions["deps"] = deps
     web.install(app, environment, revoked=deps.revoked)
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
-    actuator.install(
-        app,
-        environment,
-        checks={
-            "mongo": mongo.check(mongo.database(properties)),
-            "redis": redis_store.check(redis_store.client(properties)),
-            "rabbit": rabbit.check(rabbit.RabbitSettings.of(properties)),
-        },
-        essential={"mongo"},
-    )
+    actuator.install(app, environment, checks=deps.checks, essential={"mongo"})
     return app

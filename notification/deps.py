@@ -1,13 +1,16 @@
 """What routes and consumers of notification lean on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cloud.clock import Clock
 from cloud.security import Principal
 from notification.service import Announcements, Customers, Notifications, Payments
 from notification.settings import Settings
 from notification.store import Hub
+
+Check = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,4 +24,5 @@ class Deps:
     customers: Customers
     payments: Payments
     revoked: Callable[[Principal], bool]
+    checks: Mapping[str, Check]
     now: Clock

@@ -1,0 +1,1 @@
+"""Notification on the real document store, Redis and RabbitMQ."""
