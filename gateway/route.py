@@ -1,6 +1,7 @@
 """Routes as Spring Cloud Gateway's YAML writes them; one bad route harms no other."""
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ PREFIXES = (
     "spring.cloud.gateway",
     "spring.cloud.gateway.mvc",
 )
+_REFUSED = (ValueError, TypeError, KeyError, AttributeError, re.error)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -111,7 +113,7 @@ def load(properties: Properties, bind_chain: Callable[[Route], Handler]) -> Rout
         try:
             route = _route(item, defaults, weights)
             bound.append((route, bind_chain(route)))
-        except (ValueError, TypeError, KeyError, AttributeError) as refused:
+        except _REFUSED as refused:
             reason = f"{type(refused).__name__}: {refused}"
             log.error("route_refused", route=item["id"], reason=reason)  # noqa: TRY400 - says it all
     return RouteTable(bound)
@@ -140,6 +142,8 @@ def _route(
     defaults: Sequence[Definition],
     weights: Mapping[str, list[tuple[str, float]]],
 ) -> Route:
+    if not item.get("predicates"):
+        raise ValueError("a route needs a predicate")
     own = [define(entry) for entry in _items(item.get("filters"))]
     # As in Spring, default and own filters take turns: both lists are numbered from one.
     merged = [
@@ -170,11 +174,16 @@ def _seconds(milliseconds: Any) -> float | None:
     return int(milliseconds) / 1000 if int(milliseconds) >= 0 else float("inf")
 
 
+def _weight_in(entry: Any) -> Definition | None:
+    name = entry.partition("=")[0].strip() if isinstance(entry, str) else entry.get("name")
+    return define(entry) if name == "Weight" else None
+
+
 def _weights(given: Sequence[Mapping[str, Any]]) -> Mapping[str, list[tuple[str, float]]]:
     groups: dict[str, list[tuple[str, float]]] = {}
     for item in given:
-        for definition in map(define, _items(item.get("predicates"))):
-            if definition.name == "Weight":
+        for entry in _items(item.get("predicates")):
+            if (definition := _weight_in(entry)) is not None:
                 group, weight = bind(definition.args, "group", "weight", required=0)
                 if group and (weight or "").isdigit():
                     groups.setdefault(group, []).append((item["id"], float(str(weight))))

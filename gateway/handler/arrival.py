@@ -56,8 +56,7 @@ def arrive(
         raise RefusedError(431, "Too many header fields")
     taken, kept = _sorted(headers)
     host = _host(taken, version)
-    if version == "1.0" and b"transfer-encoding" in taken:
-        raise RefusedError(400, "Transfer-Encoding is no part of HTTP/1.0")
+    _ensure_framing(taken.get(b"transfer-encoding"), version)
     try:
         path, raw_path, query = canonical(target)
     except InvalidError as error:
@@ -107,6 +106,16 @@ def _host(taken: dict[bytes, bytes], version: str) -> str:
     if not _HOST.fullmatch(host):
         raise RefusedError(400, "Host header is malformed")
     return host.decode("ascii").lower()
+
+
+def _ensure_framing(coding: bytes | None, version: str) -> None:
+    """Take `chunked` alone (RFC 9112 section 6.1); llhttp is content when it comes last."""
+    if coding is None:
+        return
+    if version == "1.0":
+        raise RefusedError(400, "Transfer-Encoding is no part of HTTP/1.0")
+    if coding.strip().lower() != b"chunked":
+        raise RefusedError(501, "Transfer-Encoding is not supported")
 
 
 def _expects(expect: bytes | None, version: str) -> bool:

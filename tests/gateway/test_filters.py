@@ -1,0 +1,261 @@
+"""Route filters by Spring's names: what the upstream sees, what the client gets."""
+
+import pytest
+
+from cloud.breaker import CircuitBreaker, CircuitBreakerSettings
+from cloud.errors import DeadlineError, InvalidError, UnavailableError, UpstreamError
+from gateway.exchange import Exchange, Reply, Stream, Tools
+from gateway.filters import FILTERS, build
+from gateway.route import define
+
+
+class Upstream:
+    """A handler that remembers what it saw and answers, or fails, as told."""
+
+    def __init__(self, *outcomes):
+        self.seen, self.outcomes = [], list(outcomes) or [Reply(200, [(b"X-Up", b"1")], b"ok")]
+
+    async def __call__(self, exchange):
+        self.seen.append(exchange)
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def forward(exchange, path):
+    return Reply(503, [], f"{exchange.method} {path}".encode())
+
+
+def tools(script=None, **rules):
+    settings = CircuitBreakerSettings(**{"window_size": 4, "minimum_calls": 4} | rules)
+    breakers = {}
+    return Tools(
+        lambda name: breakers.setdefault(name, CircuitBreaker(name, settings)), forward, script
+    )
+
+
+def request(**changes):
+    base = {"method": "GET", "path": "/red/blue", "raw_path": "/red/blue", "route": "r"}
+    return Exchange(**base | changes)
+
+
+async def through(text, exchange=None, upstream=None, given=None):
+    upstream = upstream or Upstream()
+    reply = await build(define(text), given or tools())(exchange or request(), upstream)
+    return reply, upstream.seen
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "variables", "expected"),
+    [
+        ("StripPrefix=1", "/red/blue", {}, "/blue"),
+        ("StripPrefix=2", "/name/blue/red", {}, "/red"),
+        ("StripPrefix=2", "/api/movies/7/", {}, "/7/"),
+        ("StripPrefix=0", "/api/movies", {}, "/api/movies"),
+        ("StripPrefix=9", "/a/b", {}, "/"),
+        ("StripPrefix=1", "/a/b%20c", {}, "/b%20c"),
+        ("PrefixPath=/mypath", "/hello", {}, "/mypath/hello"),
+        ("PrefixPath=/{tenant}", "/hello", {"tenant": "a b"}, "/a%20b/hello"),
+        ("SetPath=/{segment}", "/red/blue", {"segment": "blue"}, "/blue"),
+        ("RewritePath=/red/?(?<segment>.*), /$\\{segment}", "/red/blue", {}, "/blue"),
+        ("RewritePath=/a/(\\d+), /b/$1", "/a/7", {}, "/b/7"),
+        ("RewritePath=/nothing, /x", "/red", {}, "/red"),
+    ],
+)
+async def test_the_path_seen_by_the_upstream(text, path, variables, expected):
+    _, seen = await through(text, request(path=path, raw_path=path, variables=variables))
+    assert [exchange.raw_path for exchange in seen] == [expected]
+
+
+async def test_a_rewriting_that_leads_astray_is_refused():
+    with pytest.raises(InvalidError):
+        await through("RewritePath=/red/(?<rest>.*), /..$\\{rest}", request(raw_path="/red/;x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after"),
+    [
+        ("AddRequestHeader=X-A, b", [(b"x-a", b"a")], [(b"x-a", b"a"), (b"x-a", b"b")]),
+        ("SetRequestHeader=X-A, b-{s}", [(b"x-a", b"a")], [(b"x-a", b"b-1")]),
+        ("RemoveRequestHeader=X-A", [(b"x-a", b"a"), (b"x-b", b"b")], [(b"x-b", b"b")]),
+    ],
+)
+async def test_headers_seen_by_the_upstream(text, before, after):
+    exchange = request(headers=list(before), variables={"s": "1"})
+    _, seen = await through(text, exchange)
+    assert seen[0].headers == after
+    assert exchange.headers == before, "a retry must start from the request as it came"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("AddResponseHeader=X-Up, 2", [(b"X-Up", b"1"), (b"X-Up", b"2")]),
+        ("AddResponseHeader=X-Up, 2, false", [(b"X-Up", b"1")]),
+        ("AddResponseHeader=X-New, 2, false", [(b"X-Up", b"1"), (b"X-New", b"2")]),
+        ("SetResponseHeader=x-up, 2", [(b"x-up", b"2")]),
+        ("RemoveResponseHeader=x-UP", []),
+    ],
+)
+async def test_headers_that_the_client_gets(text, expected):
+    reply, _ = await through(text)
+    assert reply.headers == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [("", [b"1"]), (",RETAIN_LAST", [b"2"]), (",RETAIN_UNIQUE", [b"1", b"2"])],
+)
+async def test_doubled_answers_become_one(strategy, expected):
+    headers = [(b"X-A", b"1"), (b"x-a", b"1"), (b"X-A", b"2")]
+    reply, _ = await through(
+        f"DedupeResponseHeader=X-A{strategy}", None, Upstream(Reply(200, headers))
+    )
+    assert [value for _, value in reply.headers] == expected
+
+
+async def test_add_request_parameter():
+    _, seen = await through(
+        "AddRequestParameter=a b, {v}", request(query="x=1", variables={"v": "&"})
+    )
+    assert seen[0].query == "x=1&a+b=%26"
+
+
+async def test_set_status_and_preserve_host_header():
+    reply, _ = await through("SetStatus=UNAUTHORIZED")
+    assert reply.status == 401
+    _, seen = await through("PreserveHostHeader", request(host="a.org"))
+    assert seen[0].preserve_host == b"a.org"
+
+
+async def test_redirect_to_never_asks_the_upstream():
+    reply, seen = await through("RedirectTo=302, https://acme.org, true", request(query="a=1"))
+    assert (reply.status, reply.headers, seen) == (
+        302,
+        [(b"Location", b"https://acme.org?a=1")],
+        [],
+    )
+
+
+async def test_request_size_refuses_what_declares_too_much():
+    body = Stream(None, length=11)
+    reply, seen = await through("RequestSize=10", request(body=body))
+    assert (reply.status, seen) == (413, [])
+    assert dict(reply.headers)[b"errorMessage"]
+    assert (await through("RequestSize=1MB", request(body=Stream(None, length=11))))[
+        0
+    ].status == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "outcomes", "status", "calls"),
+    [
+        ("Retry=3", "GET", [Reply(500), Reply(502), Reply(200)], 200, 3),
+        ("Retry=1", "GET", [Reply(500), Reply(500), Reply(200)], 500, 2),
+        ("Retry=3", "POST", [Reply(500), Reply(200)], 500, 1),
+        ("Retry=3,BAD_GATEWAY,POST", "POST", [Reply(500), Reply(200)], 200, 2),
+        ("Retry=3", "GET", [Reply(404)], 404, 1),
+        ("Retry=2", "GET", [UnavailableError("away"), Reply(200)], 200, 2),
+    ],
+)
+async def test_retry(text, method, outcomes, status, calls):
+    reply, seen = await through(text, request(method=method), Upstream(*outcomes))
+    assert (reply.status, len(seen)) == (status, calls)
+
+
+async def test_retry_gives_the_last_failure():
+    with pytest.raises(DeadlineError):
+        await through("Retry=1", None, Upstream(DeadlineError("late")))
+
+
+FAILURES = [UnavailableError("gone"), UpstreamError("garbage"), DeadlineError("late"), Reply(503)]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+async def test_a_breaker_opens_and_falls_back_for_every_method(failure):
+    given = tools()
+    definition = define(
+        {"name": "CircuitBreaker", "args": {"name": "b", "fallbackUri": "forward:/fallback/{x}"}}
+    )
+    apply, upstream = build(definition, given), Upstream(failure)
+    for _ in range(4):
+        await apply(request(method="PATCH", variables={"x": "y"}), upstream)
+    reply = await apply(request(method="PATCH", variables={"x": "y"}), upstream)
+    assert len(upstream.seen) == 4, "an open breaker sends nothing"
+    assert reply.body == b"PATCH /fallback/y"
+
+
+@pytest.mark.parametrize("status", [200, 404, 500, 501])
+async def test_an_answer_is_no_failure(status):
+    given, upstream = tools(), Upstream(Reply(status))
+    apply = build(define("CircuitBreaker=b"), given)
+    for _ in range(9):
+        assert (await apply(request(), upstream)).status == status
+
+
+async def test_status_codes_are_replaced_by_the_fallback():
+    args = {"name": "b", "fallbackUri": "forward:/f", "statusCodes": ["500", "NOT_FOUND"]}
+    apply = build(define({"name": "CircuitBreaker", "args": args}), tools())
+    assert (await apply(request(), Upstream(Reply(404)))).body == b"GET /f"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"), [(DeadlineError("late"), 504), (UnavailableError("gone"), 503)]
+)
+async def test_without_a_fallback_a_breaker_answers_itself(failure, status):
+    reply, _ = await through("CircuitBreaker=b", None, Upstream(failure))
+    assert reply.status == status
+
+
+async def test_a_client_that_goes_away_is_no_failure_of_the_upstream():
+    given, upstream = tools(), Upstream(InvalidError("client went away"))
+    apply = build(define("CircuitBreaker=b"), given)
+    for _ in range(9):
+        with pytest.raises(InvalidError):
+            await apply(request(), upstream)
+
+
+LIMITER = {"name": "RequestRateLimiter", "args": {"redis-rate-limiter.replenishRate": "1",
+           "redis-rate-limiter.burstCapacity": "2", "key-resolver": "#{@ipKeyResolver}"}}  # fmt: skip
+
+
+@pytest.mark.parametrize(("allowed", "status"), [(1, 200), (0, 429)])
+async def test_a_rate_limiter_tells_what_is_left(allowed, status):
+    calls = []
+
+    async def script(_script, keys, args):
+        calls.append((keys, args))
+        return allowed, 0
+
+    reply, seen = await through(LIMITER, request(client="10.0.0.1"), None, tools(script))
+    assert (reply.status, len(seen)) == (status, allowed)
+    bucket = "request_rate_limiter.{r.10.0.0.1}"
+    assert calls == [((f"{bucket}.tokens", f"{bucket}.timestamp"), (1, 2, 1))]
+    assert dict(reply.headers)[b"X-RateLimit-Burst-Capacity"] == b"2"
+
+
+async def test_a_rate_limiter_fails_open_as_spring_does():
+    async def script(*_):
+        raise UnavailableError("Redis is away")
+
+    reply, _ = await through(LIMITER, request(client="10.0.0.1"), None, tools(script))
+    assert (reply.status, dict(reply.headers)[b"X-RateLimit-Remaining"]) == (200, b"-1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Nope", "StripPrefix=x", "SetPath", "RedirectTo=200,http://x", "SetStatus=1000",
+     "RewritePath=/a", "AddRequestHeader=X", "RequestRateLimiter=1",
+     {"name": "CircuitBreaker", "args": {"name": "b", "fallbackUri": "http://evil/"}},
+     {"name": "RequestRateLimiter", "args": {"redis-rate-limiter.replenishRate": "1",
+                                             "key-resolver": "#{T(java.lang.Runtime)}"}}],
+    ids=str,
+)  # fmt: skip
+def test_a_filter_that_cannot_be_built_says_so(text):
+    with pytest.raises(ValueError, match="."):
+        build(define(text), tools())
+
+
+def test_a_filter_file_bears_its_yaml_name():
+    assert all(FILTERS[name].__name__.replace("_", "") == name.lower() for name in FILTERS)
