@@ -154,6 +154,7 @@ _WORDS = {
     "decimal_type": "must be a number",
     "decimal_parsing": "must be a number",
     "list_type": "must be a list",
+    "tuple_type": "must be a list",
     "dict_type": "must be an object",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
