@@ -49,7 +49,7 @@ class Settings:
             refresh_lifetime=_life(properties, "jwt.refresh-token-expiration", days=7),
             bcrypt_cost=properties.integer(f"{own}.bcrypt-cost", 10, minimum=4, maximum=15),
             bcrypt_parallel=properties.integer(f"{own}.bcrypt-parallel", 1, minimum=1),
-            bcrypt_waiting=properties.integer(f"{own}.bcrypt-waiting", 16, minimum=0),
+            bcrypt_waiting=properties.integer(f"{own}.bcrypt-waiting", 32, minimum=0),
             bcrypt_patience=properties.duration(f"{own}.bcrypt-patience", timedelta(seconds=3)),
             lockout_attempts=properties.integer(f"{lockout}.attempts", 5, minimum=1),
             lockout_duration=properties.duration(f"{lockout}.duration", timedelta(minutes=15)),

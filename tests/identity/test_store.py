@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -205,7 +206,7 @@ def test_without_redis_everything_works_and_is_made_good_later(
         "spring.data.redis.url": f"redis://127.0.0.1:{unused_tcp_port}/0",
         "resilience4j.circuitbreaker.instances.redis.wait-duration-in-open-state": "60s",
     }
-    alone = House(create_app(changed(settings, away)), house.engine, house.redis, house.environment)
+    alone = replace(house, app=create_app(changed(settings, away)))
     alone.register()
     gone, kept = alone.login(), alone.login()
     fresh = alone.post("refresh", {"refreshToken": kept["refreshToken"]}).get_json()["data"]
