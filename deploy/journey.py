@@ -7,13 +7,17 @@ with 1 and the reason at the first step that fails.
 import json
 import queue
 import secrets
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from http.client import HTTPConnection
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 
@@ -70,30 +74,44 @@ class Report:
 
 
 class Push(threading.Thread):
-    """The live push: server-sent events (HTML Living Standard, section 9.2), read as they come."""
+    """The live push: server-sent events (HTML Living Standard, section 9.2), read as they come.
 
-    def __init__(self, answer: requests.Response) -> None:
+    Raises:
+        JourneyError: the answer is no event stream.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
         super().__init__(daemon=True)
-        self._answer = answer
         self.events: queue.Queue[dict[str, Any]] = queue.Queue()
+        parts = urlsplit(url)
+        connection = HTTPConnection(parts.netloc, timeout=_ANSWER_S)
+        connection.request("GET", parts.path, headers={"Authorization": f"Bearer {token}"})
+        self._socket: socket.socket = connection.sock
+        self._answer = connection.getresponse()
+        self.kind = self._answer.headers.get("Content-Type", "")
+        if self._answer.status != HTTPStatus.OK or not self.kind.startswith("text/event-stream"):
+            raise JourneyError(f"the stream answered {self._answer.status} {self.kind}")
+        # Silence is what a stream is made of.
+        self._socket.settimeout(None)
 
     def run(self) -> None:
         """Collect the events that carry JSON; comments keep the line open and say nothing."""
-        data: list[str] = []
-        try:
-            for line in self._answer.iter_lines(chunk_size=1, decode_unicode=True):
-                if line.startswith("data:"):
-                    data.append(line.removeprefix("data:").strip())
-                elif not line and data:
-                    self.events.put(json.loads("\n".join(data)))
-                    data = []
-        except (requests.RequestException, AttributeError):
-            # The stream ended, or was closed under our hands: what came is in the queue.
-            return
+        data: list[bytes] = []
+        for raw in iter(self._answer.readline, b""):
+            line = raw.rstrip(b"\r\n")
+            if line.startswith(b"data:"):
+                data.append(line.removeprefix(b"data:").strip())
+            elif not line and data:
+                self.events.put(json.loads(b"\n".join(data)))
+                data = []
 
-    def close(self) -> None:
-        """Hang up."""
+    def hang_up(self) -> None:
+        """Close the line, also while it is being read."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.join()
         self._answer.close()
+        self._socket.close()
 
 
 class Customer:
@@ -160,10 +178,14 @@ class Customer:
         except (JourneyError, requests.RequestException) as error:
             self.report.reason = f"{name}: {error}"
         finally:
-            if self.push:
-                self.push.close()
-            self._session.close()
+            self.leave()
         return self.report
+
+    def leave(self) -> None:
+        """Close what is open."""
+        if self.push:
+            self.push.hang_up()
+        self._session.close()
 
     def _step(self, name: str, act: Callable[[], str]) -> None:
         began = time.monotonic()
@@ -252,15 +274,9 @@ class Customer:
 
     def listen(self) -> str:
         """Open the live push, which stays open."""
-        answer = self._call("GET", "/api/notifications/stream", stream=True)
-        self._demand(answer, HTTPStatus.OK)
-        kind = answer.headers.get("Content-Type", "")
-        if not kind.startswith("text/event-stream"):
-            raise JourneyError(f"the stream is of type {kind!r}")
-        answer.encoding = "utf-8"
-        self.push = Push(answer)
+        self.push = Push(f"{self._base}/api/notifications/stream", self.token)
         self.push.start()
-        return kind
+        return self.push.kind
 
     def pay(self) -> str:
         """Pay for the rental."""

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local import Estate, EstateError, probes
 from deploy.local.site import CHECKOUT, PORTS, TEST_SHIFT, Site, setting_of
-from deploy.local.supervisor import survivors, wait_until
+from deploy.local.supervisor import Supervisor, survivors, wait_until
 
 pytestmark = pytest.mark.estate
 
@@ -52,8 +52,13 @@ def test_down_finds_processes_whose_supervisor_was_killed(small):
 
 def test_a_killed_program_comes_back_a_stopped_one_stays_away(small):
     small.ensure("redis")
+    supervisor = Supervisor(small.site)
+    first = supervisor.pid("redis")
     small.signal("redis", "KILL")
-    assert wait_until(lambda: small.states()["redis"] == "ready", 15)
+    # Only what has run for a second is taken for started.
+    assert wait_until(lambda: supervisor.states()["redis"] == "RUNNING", 15)
+    assert wait_until(lambda: supervisor.pid("redis") not in (0, first), 15)
+    assert wait_until(lambda: supervisor.states()["redis"] == "RUNNING", 15)
     small.signal("redis", "TERM")
     assert wait_until(lambda: small.states()["redis"] == "exited", 15)
 

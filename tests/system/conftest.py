@@ -1,5 +1,7 @@
 """The whole platform, on the test estate."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from deploy.journey import Customer
@@ -14,9 +16,11 @@ def platform(estate: Estate) -> Estate:
 
 
 @pytest.fixture
-def customer(platform: Estate) -> Customer:
+def customer(platform: Estate) -> Iterator[Customer]:
     """A person who has not signed up yet."""
-    return Customer(platform.url("gateway"), print)
+    found = Customer(platform.url("gateway"), print)
+    yield found
+    found.leave()
 
 
 @pytest.fixture
