@@ -4,7 +4,7 @@ import structlog
 
 from cloud.clock import Clock
 from cloud.errors import InvalidError
-from cloud.messaging import Delivery, Hopeless
+from cloud.messaging.consumer import Delivery, Hopeless
 from cloud.schema import parse_json
 from customer.schema import UserCreated
 from customer.service import Customers
