@@ -1,0 +1,192 @@
+"""The houses' Flask applications on real, fresh stores, calling each other over real sockets.
+
+movie = houses.app("movie")        # its neighbours are up as well
+client = houses.client("movie")    # held against movie/openapi.yaml
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.resources import files
+from typing import Any, Final
+
+import psycopg2
+import pymongo
+from flask import Flask
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from cloud.config import Environment, Properties
+from tests.contract.client import HOUSES, CheckedClient, checked
+from tests.properties import properties
+
+Need = Callable[[str], Any]  # pytest's getfixturevalue
+Values = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """How an application is built.
+
+    Attributes:
+        stores: fixtures and helpers that give its properties.
+        calls: houses it calls, which then run as well.
+        values: properties of its own.
+        samples: values of path parameters that exist, so that not every id is unknown.
+    """
+
+    stores: tuple[str, ...]
+    calls: tuple[str, ...] = ()
+    values: Mapping[str, str] | None = None
+    samples: Mapping[str, tuple[str, ...]] | None = None
+
+
+BUILT: Final[Mapping[str, House]] = {
+    "identity": House(
+        ("postgres", "redis", "rabbit"),
+        values={"nozie.identity.bcrypt-cost": "4"},
+        samples={"id": ("1", "2")},
+    ),
+    "movie": House(
+        ("mongo",),
+        calls=("customer", "payment"),
+        values={"nozie.movie.seed": "true", "nozie.movie.adopt-interval": "0s"},
+        samples={
+            # The Lamplighter of Hội An, FREE; Red Dust Highway, RENTAL.
+            "slug": ("the-lamplighter-of-hoi-an", "red-dust-highway", "drama"),
+            "id": ("f" * 24,),
+            "year": ("2019",),
+        },
+    ),
+    "customer": House(("postgres", "rabbit"), samples={"id": ("1", "2")}),
+    "payment": House(
+        ("postgres", "rabbit"),
+        calls=("movie", "customer"),
+        values={"nozie.payment.provider": "sandbox", "nozie.payment.sandbox.delay": "0ms"},
+    ),
+    "notification": House(("mongo", "redis", "rabbit"), calls=("customer", "payment")),
+    "gateway": House(("redis",)),
+}
+
+
+def landed() -> list[str]:
+    """Return the houses that have a document to be held against."""
+    return [name for name in HOUSES if files(name).joinpath("openapi.yaml").is_file()]
+
+
+class Houses:
+    """Builds an application when it is first asked for; everything is gone after `close`."""
+
+    def __init__(self, need: Need) -> None:
+        self._need = need
+        self._apps: dict[str, Flask] = {}
+        self._servers: dict[str, tuple[BaseWSGIServer, threading.Thread]] = {}
+        self._databases: list[tuple[Values, str]] = []
+        self._documents: set[str] = set()
+        self.environments: dict[str, Environment] = {}
+
+    def app(self, name: str) -> Flask:
+        """Build the application of a house, prepared as its instance would prepare it."""
+        if name not in self._apps:
+            wanted = {name, *BUILT[name].calls}
+            wanted |= {other for one in BUILT[name].calls for other in BUILT[one].calls}
+            for one in sorted(wanted):
+                self._serve(one)
+            for one in sorted(wanted - self._apps.keys()):
+                self._apps[one] = self._build(one)
+        return self._apps[name]
+
+    def client(self, name: str, *, holds_requests: bool = True) -> CheckedClient:
+        """Return a client that holds every answer of the house against its document."""
+        return checked(self.app(name), name, holds_requests=holds_requests)
+
+    def close(self) -> None:
+        for server, thread in self._servers.values():
+            server.shutdown()
+            thread.join()
+            server.server_close()
+        for app in self._apps.values():
+            getattr(app.extensions["deps"], "close", lambda: None)()
+        for given, name in self._databases:
+            with _administrator(given) as cursor:
+                cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        for uri in self._documents:
+            with pymongo.MongoClient[Values](uri) as client:
+                client.drop_database(client.get_default_database().name)
+
+    def _serve(self, name: str) -> None:
+        """Listen for a house's neighbours; its application may be built later."""
+        if name in self._servers:
+            return
+
+        def late(environ: Any, start_response: Any) -> Any:
+            return self._apps[name](environ, start_response)
+
+        server = make_server("127.0.0.1", 0, late, threaded=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        self._servers[name] = server, thread
+
+    def _build(self, name: str) -> Flask:
+        environment = Environment(self._properties(name))
+        self.environments[name] = environment
+        with suppress(ModuleNotFoundError):
+            getattr(import_module(f"{name}.worker"), "prepare", lambda _: None)(environment)
+        room = import_module(f"{name}.app")
+        if name == "gateway":
+            app: Flask = room.create_app(room.connect(environment))
+        else:
+            app = room.create_app(environment)
+        return app
+
+    def _properties(self, name: str) -> Properties:
+        values: Values = dict(BUILT[name].values or {})
+        for store in BUILT[name].stores:
+            values |= self._store(store, name)
+        for other, (server, _) in self._servers.items():
+            instances = f"spring.cloud.discovery.client.simple.instances.{other}-service"
+            values[f"{instances}[0].uri"] = f"http://127.0.0.1:{server.server_port}"
+        application = "api-gateway" if name == "gateway" else f"{name}-service"
+        return properties(application, values)
+
+    def _store(self, kind: str, name: str) -> Values:
+        if kind == "mongo":
+            uri = str(self._need("mongo_uri")).replace("?", f"_{name}?", 1)
+            self._documents.add(uri)
+            return {"spring.data.mongodb.uri": uri}
+        if kind == "redis":
+            return {"spring.data.redis.url": str(self._need("redis_url"))}
+        if kind == "rabbit":
+            return dict(self._need("amqp"))
+        return self._database(name)
+
+    def _database(self, house: str) -> Values:
+        """Create a database of the house's own beside the one of the fixture."""
+        given: Values = dict(self._need("database"))
+        name = f"t_{house}_{uuid.uuid4().hex[:12]}"
+        with _administrator(given) as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+        self._databases.append((given, name))
+        base, _ = given["spring.datasource.url"].rsplit("/", 1)
+        return given | {"spring.datasource.url": f"{base}/{name}"}
+
+
+@contextmanager
+def _administrator(given: Values) -> Iterator[Any]:
+    """Give a cursor outside any transaction, as CREATE DATABASE wants it."""
+    host, port = given["spring.datasource.url"].split("/")[2].split(":")
+    connection = psycopg2.connect(
+        host=host,
+        port=port,
+        user=given["spring.datasource.username"],
+        password=given["spring.datasource.password"],
+        dbname="postgres",
+    )
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()

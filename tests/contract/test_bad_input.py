@@ -1,0 +1,83 @@
+"""Whatever is sent: a declared status with a reason, never a 5xx, never HTML or a traceback."""
+
+import re
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.contract.client import CheckedClient
+from tests.contract.houses import BUILT, Houses, landed
+from tests.contract.openapi import Document, Operation, document
+from tests.contract.requests import Sent, bad_requests, plausible
+from tests.properties import bearer
+
+pytestmark = [pytest.mark.estate, pytest.mark.timeout(90)]
+
+_BOUNDED = settings(
+    derandomize=True,  # the same requests in every run
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+_LONG: Final[Sent] = {
+    "data": b'{"x":"' + b"x" * 2**21 + b'"}',
+    "content_type": "application/json",
+}
+SERVICES: Final = [name for name in landed() if name != "gateway"]
+
+
+@pytest.mark.parametrize("house", SERVICES)
+def test_a_bad_request_is_the_callers_fault(house, houses: Houses):
+    client = houses.client(house, holds_requests=False)
+    known = document(house)
+    failed = [
+        fault
+        for operation in known.operations
+        if (fault := _fault_of(client, operation, house)) is not None
+    ]
+    assert not failed, "\n\n".join(failed)
+
+
+def _fault_of(client: CheckedClient, operation: Operation, house: str) -> str | None:
+    """Send a bounded number of bad requests to one operation; tell of the first that went wrong."""
+    samples = BUILT[house].samples or {}
+    sent: list[Sent] = []
+
+    @settings(_BOUNDED, max_examples=60 if "requestBody" in operation.node else 20)
+    @given(st.data())
+    def attack(data: st.DataObject) -> None:
+        request = data.draw(bad_requests(document(house), operation, samples))
+        sent.append(request)
+        answer = client.open(**request)
+        assert answer.status_code < 500, answer.get_data(as_text=True)[:500]
+
+    try:
+        attack()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it names the operation
+        return f"{operation.id}: {str(sent[-1])[:600]}\n  {type(error).__name__}: {error}"
+    return None
+
+
+@pytest.mark.parametrize("house", SERVICES)
+def test_the_door_is_the_same_for_every_operation(house, houses: Houses):
+    client, known = houses.client(house), document(house)
+    assert client.get("/api/no/such/path").status_code == 404
+    for operation in known.operations:
+        path = re.sub(r"\{[^}]*\}", "1", operation.template)
+        assert client.open(path, method="PATCH").status_code == 405, operation.id
+        if "requestBody" in operation.node:
+            answer = client.open(path, method=operation.method, headers=bearer(1, "ADMIN"), **_LONG)
+            assert answer.status_code == 413, operation.id
+        if needs_token(known, operation):
+            body = {"json": plausible(known, operation)} if "requestBody" in operation.node else {}
+            answer = client.open(path, method=operation.method, **body)
+            assert answer.status_code == 401, operation.id
+
+
+def needs_token(known: Document, operation: Operation) -> bool:
+    """Tell whether the document lets nobody in without a token."""
+    security = operation.node.get("security", known.root.get("security", []))
+    return bool(security) and {} not in security
