@@ -10,6 +10,7 @@ from cloud.clock import utc_now
 from cloud.stores import mongo
 from notification.app import create_app
 from notification.domain import CustomerId, Draft, UserId
+from tests.contract.client import checked
 from tests.properties import bearer
 
 ANN, BOB, ADMIN = bearer(7), bearer(8), bearer(9, "ADMIN")
@@ -18,7 +19,7 @@ APP = "/notifications/users/7/notifications"
 
 @pytest.fixture
 def client(environment):
-    return create_app(environment).test_client()
+    return checked(create_app(environment), "notification", holds_requests=False)
 
 
 @pytest.fixture

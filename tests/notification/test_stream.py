@@ -1,0 +1,285 @@
+"""The live stream over real sockets, with the real Redis and document store."""
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from werkzeug.serving import make_server
+
+from cloud.clock import utc_now
+from cloud.config import Environment
+from cloud.web import stopping
+from notification import service
+from notification.app import connect, create_app
+from notification.domain import Audience, CustomerId, Draft, UserId
+from notification.schema import dump_push
+from notification.store import Mailbox
+from tests.properties import bearer, properties
+from tests.wire import Wire
+
+ANN, BOB = bearer(7), bearer(8)
+
+
+class Reader:
+    """A browser's EventSource."""
+
+    def __init__(self, port: int, headers: dict[str, str]) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        self._connection.request("GET", "/api/notifications/stream", headers=headers)
+        self._answer = self._connection.getresponse()
+        self.status = self._answer.status
+        self.headers = self._answer.headers
+
+    def next(self) -> dict[str, Any] | None:
+        """Read one event; None at the end of the stream."""
+        event: dict[str, Any] = {}
+        while line := self._answer.readline():
+            text = line.decode().rstrip("\n")
+            if not text and "data" in event:
+                return {**event, "data": json.loads(event["data"])}
+            if text.startswith(":"):
+                continue
+            name, _, value = text.partition(": ")
+            if name:
+                event[name] = value
+        return None
+
+    def beat(self) -> None:
+        """Read up to the next comment."""
+        while not self._answer.readline().startswith(b":"):
+            pass
+
+    def read(self) -> bytes:
+        return self._answer.read()
+
+    def close(self) -> None:
+        self._answer.close()
+        self._connection.close()
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        threading.Event().wait(0.02)
+
+
+@pytest.fixture
+def serve(environment) -> Iterator[Callable[..., Any]]:
+    """Serve the application, as one worker does; several may be served at once."""
+    servers: list[tuple[Any, threading.Thread]] = []
+    stopping.clear()
+
+    def start(served: Environment = environment) -> Any:
+        app = create_app(served)
+        server = make_server("127.0.0.1", 0, app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        servers.append((server, thread))
+        server.hub = app.extensions["deps"].hub  # type: ignore[attr-defined]
+        return server
+
+    yield start
+    stopping.set()
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    until(lambda: not [each for each in threading.enumerate() if each.name == "push"])
+    stopping.clear()
+
+
+@pytest.fixture
+def read() -> Iterator[Callable[..., Reader]]:
+    readers: list[Reader] = []
+
+    def connected(server: Any, headers: dict[str, str] = ANN, last: str | None = None) -> Reader:
+        resumed = {} if last is None else {"Last-Event-ID": last}
+        reader = Reader(server.port, {**headers, **resumed})
+        readers.append(reader)
+        if reader.status == 200 and last is None:
+            until(lambda: server.hub.live)
+        return reader
+
+    yield connected
+    for reader in readers:
+        reader.close()
+
+
+def draft(title: str, user: int | None = 7, customer: int | None = None) -> Draft:
+    return Draft(
+        type="purchase",
+        title=title,
+        description="d",
+        user_id=None if user is None else UserId(user),
+        customer_id=None if customer is None else CustomerId(customer),
+        dedup_key=title,
+    )
+
+
+@pytest.fixture
+def tell(deps):
+    def told(title: str, **whom: Any) -> str:
+        return service.tell(
+            draft(title, **whom),
+            notifications=deps.notifications,
+            announcements=deps.announcements,
+            dump=dump_push,
+            now=utc_now(),
+        ).id
+
+    return told
+
+
+def test_a_push_reaches_every_stream_of_the_user_on_any_instance_and_nobody_else(serve, read, tell):
+    here, there = serve(), serve()
+    mine, elsewhere, bobs = read(here), read(there), read(there, BOB)
+    key = tell("paid")
+    for reader in (mine, elsewhere):
+        event = reader.next()
+        assert (event["event"], event["id"]) == ("notification", key)
+        assert event["data"]["title"] == "paid"
+        assert event["data"]["readAt"] is None
+    tell("for Bob", user=8)
+    assert bobs.next()["data"]["title"] == "for Bob"
+
+
+def test_what_the_stream_says_of_itself(serve, read):
+    reader = read(serve())
+    assert reader.headers["Content-Type"].startswith("text/event-stream")
+    assert reader.headers["Cache-Control"] == "no-store"
+    reader.beat()
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}], ids=["none", "forged"])
+def test_a_stream_wants_a_token(headers, serve, read):
+    assert read(serve(), headers).status == 401
+
+
+def test_a_reader_that_comes_back_gets_what_it_missed_and_nothing_before(serve, read, deps, tell):
+    server = serve()
+    long_ago = utc_now() - timedelta(minutes=5)
+    deps.notifications.add(draft("old"), now=long_ago - timedelta(minutes=5))
+    last, _ = deps.notifications.add(draft("last"), now=long_ago)
+    for number in range(250):
+        moment = long_ago + timedelta(seconds=1 + number)
+        deps.notifications.add(draft(f"missed {number}"), now=moment)
+    reader = read(server, last=last.id)
+    titles = [reader.next()["data"]["title"] for _ in range(250)]
+    assert titles == [f"missed {number}" for number in range(250)]
+    tell("now")
+    assert reader.next()["data"]["title"] == "now"
+
+
+def test_a_reader_may_come_back_with_the_id_of_what_was_deleted_meanwhile(serve, read, deps, tell):
+    server = serve()
+    last = tell("deleted")
+    tell("missed")
+    deps.notifications.delete(last)
+    assert read(server, last=last).next()["data"]["title"] == "missed"
+
+
+@pytest.mark.parametrize("last", ["no id", "", "0" * 24, "f" * 24])
+def test_a_last_event_id_of_no_sense_does_not_break_the_stream(last, serve, read, tell):
+    server = serve()
+    reader = read(server, last=last)
+    until(lambda: server.hub.live)
+    tell("now")
+    assert reader.next()["data"]["title"] == "now"
+
+
+def test_a_customers_notification_reaches_the_user_behind_the_record(serve, read, tell):
+    """A JVM publisher names no user."""
+    reader = read(serve())
+    tell("for the record", user=None, customer=1)
+    assert reader.next()["data"]["customerId"] == 1
+
+
+def test_while_redis_is_away_the_store_is_asked_and_nothing_comes_twice(
+    serve, read, settings, environment
+):
+    address, number = settings["spring.data.redis.url"].removeprefix("redis://").split("/")
+    with Wire(address) as wire:
+        url = f"redis://127.0.0.1:{wire.port}/{number}"
+        away = Environment(
+            properties(
+                "notification-service",
+                {**settings, "spring.data.redis.url": url, "spring.data.redis.timeout": "300ms"},
+            )
+        )
+        deps = connect(away)
+        server = serve(away)
+        reader = read(server)
+
+        def told(title: str) -> None:
+            service.tell(
+                draft(title),
+                notifications=deps.notifications,
+                announcements=deps.announcements,
+                dump=dump_push,
+                now=utc_now(),
+            )
+
+        told("before")
+        assert reader.next()["data"]["title"] == "before"
+        wire.cut()
+        until(lambda: not server.hub.live)
+        told("during")
+        assert reader.next()["data"]["title"] == "during"
+        wire.mend()
+        until(lambda: server.hub.live)
+        told("after")
+        assert reader.next()["data"]["title"] == "after"
+
+
+def test_a_worker_holds_so_many_streams_and_no_more(serve, read):
+    server = serve()
+    held = [read(server) for _ in range(3)]
+    refused = read(server)
+    assert refused.status == 503
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert json.loads(refused.read())["success"] is False
+    held[0].close()
+    until(lambda: read(server).status == 200)
+
+
+def test_a_stream_ends_when_the_worker_drains(serve, read):
+    reader = read(serve())
+    stopping.set()
+    assert reader.next() is None
+
+
+def test_a_stream_ends_with_its_token(serve, read):
+    soon = int((datetime.now(UTC) + timedelta(seconds=2)).timestamp())  # noqa: TID251
+    reader = read(serve(), bearer(7, exp=soon))
+    assert reader.next() is None
+
+
+def test_a_reader_that_is_too_slow_is_dropped():
+    mailbox = Mailbox(Audience(UserId(7)), 2)
+    for _ in range(2):
+        mailbox.put(b"{}")
+    assert not mailbox.ended
+    mailbox.put(b"{}")
+    assert mailbox.ended
+
+
+def test_a_push_that_is_none_of_ours_is_left_out(serve, read, tell, deps):
+    reader = read(serve())
+    for payload in (b"no JSON", b"{}", b'{"id":1,"createdAt":7}', b"[]"):
+        assert deps.announcements.announce(payload, user_id=UserId(7), customer_id=None)
+    tell("ours")
+    assert reader.next()["data"]["title"] == "ours"
+
+
+def test_a_push_that_a_crash_prevented_is_made_up_for_by_the_next_delivery(serve, read, deps, tell):
+    """Stored, but the process died before the push: the redelivered event pushes."""
+    reader = read(serve())
+    deps.notifications.add(draft("paid"), now=utc_now() - timedelta(minutes=1))
+    tell("paid")
+    assert reader.next()["data"]["title"] == "paid"
