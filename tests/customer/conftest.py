@@ -7,10 +7,10 @@ import sqlalchemy as sa
 
 from cloud.config import Environment
 from cloud.stores import postgres
+from cloud.testing import properties
 from customer.app import create_app
 from customer.store import SqlCustomers
 from tests.contract.client import CheckedClient, checked
-from tests.properties import properties
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pytest
 import sqlalchemy as sa
 
+from cloud.testing import bearer
 from customer.store import customers
-from tests.properties import bearer
 
 ANN, BOB, ADMIN = bearer(7), bearer(8), bearer(1, "ADMIN")
 STRANGER = bearer(9, email="eve@example.org")

@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from cloud.config import Environment
+from cloud.testing import properties
 from customer import consumers, worker
 from customer.store import customers
-from tests.properties import properties
 
 pytestmark = pytest.mark.estate
 
