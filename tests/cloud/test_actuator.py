@@ -14,7 +14,7 @@ from cloud.actuator import health
 from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.eureka import folder
-from tests.properties import properties
+from cloud.testing import properties
 
 V3 = "application/vnd.spring-boot.actuator.v3+json"
 INSIDE = {"REMOTE_ADDR": "10.1.2.3"}

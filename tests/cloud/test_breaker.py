@@ -9,7 +9,7 @@ from pybreaker import CircuitBreakerError, CircuitBreakerListener
 
 from cloud.breaker import Breakers, CircuitBreaker, CircuitBreakerSettings, NotPermittedError, State
 from cloud.errors import ConfigurationError, UnavailableError
-from tests.properties import properties
+from cloud.testing import properties
 
 RULES = CircuitBreakerSettings(
     window_size=4,

@@ -13,7 +13,7 @@ from cloud.client import Answer, ServiceClient, caller_token
 from cloud.config import Environment
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import view
-from tests.properties import properties
+from cloud.testing import properties
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances.movie-service"
 BREAKER = "resilience4j.circuitbreaker.configs.default"

@@ -20,8 +20,8 @@ from cloud.eureka.registrar import Registrar, fetcher
 from cloud.eureka.registration import Registration
 from cloud.eureka.registry import Fetcher, Registry
 from cloud.eureka.rest import EurekaServer, ServerSettings
+from cloud.testing import properties
 from tests.cloud.door import Door
-from tests.properties import properties
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

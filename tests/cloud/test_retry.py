@@ -3,7 +3,7 @@
 import pytest
 
 from cloud.retry import RetryBudget, RetrySettings
-from tests.properties import properties
+from cloud.testing import properties
 
 
 class Clock:

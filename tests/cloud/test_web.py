@@ -21,7 +21,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 import customer
 from cloud import errors, security, tracing, web
 from cloud.config import Environment
-from tests.properties import SECRET, bearer, properties, token
+from cloud.testing import SECRET, bearer, properties, token
 
 UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 KEYS = ["success", "message", "data", "timestamp"]

@@ -19,8 +19,8 @@ from flask import Flask
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from cloud.config import Environment, Properties
+from cloud.testing import properties
 from tests.contract.client import HOUSES, CheckedClient, checked
-from tests.properties import properties
 
 Need = Callable[[str], Any]  # pytest's getfixturevalue
 Values = dict[str, str]

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
+from cloud.testing import bearer
 from tests.contract.openapi import Document, Operation
-from tests.properties import bearer
 
 Sent = dict[str, Any]  # keyword arguments of Flask's test client
 

@@ -23,11 +23,17 @@ ROOT = Path(__file__).parents[2]
 WAIT_S = 15
 
 
+ROUTES = "spring.cloud.gateway.server.webflux.routes"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+COMPAT_PORT = free_port()
 
 
 def eventually(held: Callable[[], object], wait_s: float = WAIT_S) -> object:
@@ -52,13 +58,13 @@ def bearer(user: int = 7, *roles: str, **claims: object) -> str:
 class Upstream:
     """An HTTP server of few words: reads one request, then does what the path names."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
         self.closed = threading.Event()
         self.go_on = threading.Event()
         self.connections = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -195,7 +201,7 @@ class Upstream:
 class Gateway:
     """A gunicorn of our own; `say` speaks raw HTTP to it."""
 
-    def __init__(self, changes: dict[str, object], workers: int = 2) -> None:
+    def __init__(self, changes: dict[str, object], *options: str, workers: int = 2) -> None:
         self.port = free_port()
         tree = yaml.safe_load((ROOT / "deploy" / "config" / "api-gateway.yml").read_text())
         flat = {"server.port": self.port, "spring.config.import": "",
@@ -204,7 +210,7 @@ class Gateway:
         env = {**os.environ, "PYTHONPATH": str(ROOT),  # noqa: TID251 - a process of its own
                "SPRING_APPLICATION_JSON": json.dumps(tree | flat | changes)}  # fmt: skip
         self.process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "gunicorn", "--no-control-socket", "-b", f"127.0.0.1:{self.port}",
+            [sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "-b", f"127.0.0.1:{self.port}",
              "-k", "gateway.edge.EdgeWorker", "-w", str(workers), "--graceful-timeout", "5",
              "gateway.wsgi:app"], cwd=ROOT, env=env, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT)  # fmt: skip
@@ -219,8 +225,8 @@ class Gateway:
         for line in self.process.stdout:
             self.lines.append(line.decode())
 
-    def open(self, source: str = "127.0.0.1", wait_s: float = WAIT_S) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), wait_s, (source, 0))
+    def open(self, source: str = "127.0.0.1", port: int = 0) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port or self.port), WAIT_S, (source, 0))
 
     def say(self, data: bytes, source: str = "127.0.0.1") -> bytes:
         """Send bytes, return everything until the gateway closes."""
@@ -299,19 +305,28 @@ def store(server) -> Iterator[redis.Redis]:
     client.close()
 
 
+def settings(store: redis.Redis) -> dict[str, object]:
+    found = store.connection_pool.connection_kwargs
+    return {f"spring.data.redis.{key}": found[name]
+            for key, name in (("host", "host"), ("port", "port"), ("database", "db"))}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def gateway(upstream: Upstream, store: redis.Redis) -> Iterator[Gateway]:
-    found = store.connection_pool.connection_kwargs
     simple = "spring.cloud.discovery.client.simple.instances"
     live, dead = f"http://127.0.0.1:{upstream.port}", f"http://127.0.0.1:{free_port()}"
     running = Gateway({
-        "spring.data.redis.host": found["host"], "spring.data.redis.port": found["port"],
-        "spring.data.redis.database": found["db"],
+        **settings(store),
         f"{simple}.movie-service[0].uri": live,
         f"{simple}.identity-service[0].uri": live,
         f"{simple}.notification-service[0].uri": live,
         f"{simple}.customer-service[0].uri": dead, f"{simple}.customer-service[1].uri": live,
         f"{simple}.payment-service[0].uri": dead,
+        "nozie.gateway.compat-port": COMPAT_PORT,
+        f"{ROUTES}[5].id": "uploads", f"{ROUTES}[5].uri": "lb://movie-service",
+        f"{ROUTES}[5].predicates[0]": "Path=/upload", f"{ROUTES}[5].filters[0]": "RequestSize=300MB",
+        f"{ROUTES}[6].id": "bad", f"{ROUTES}[6].uri": "lb://movie-service",
+        f"{ROUTES}[6].predicates[0]": "Path=/**", f"{ROUTES}[6].filters[0]": "NoSuchFilter",
         "nozie.gateway.timeouts.answer": "700ms", "nozie.gateway.timeouts.head": "1s",
         "nozie.gateway.timeouts.stall": "2s", "nozie.cors.allowed-origins": "https://nozie.app",
         "resilience4j.circuitbreaker.instances.movieServiceCircuitBreaker.minimumNumberOfCalls": 10000,

@@ -9,7 +9,7 @@ import uuid
 
 import pytest
 
-from tests.gateway.conftest import Answer, bearer, eventually, everything
+from tests.gateway.conftest import COMPAT_PORT, Answer, bearer, eventually, everything
 
 
 def last_head(upstream):
@@ -349,6 +349,39 @@ def test_a_large_answer_streams_through_little_memory(gateway):
     assert gateway.peak_mib() < 120
 
 
+def test_a_large_body_streams_through_little_memory(gateway):
+    size = 200 * 2**20
+    with gateway.open() as client:
+        client.sendall(f"POST /upload HTTP/1.1\r\nHost: api\r\nConnection: close\r\n"
+                       f"Content-Length: {size}\r\nAuthorization: {bearer(7)}\r\n\r\n".encode())  # fmt: skip
+        for _ in range(200):
+            client.sendall(b"x" * 2**20)
+        assert Answer(everything(client)).body == str(size).encode()
+    assert gateway.peak_mib() < 120
+
+
+def test_the_second_listener_serves_its_five_paths_only(gateway):
+    def ask(line, source):
+        with gateway.open(source, COMPAT_PORT) as client:
+            client.sendall(line + b" HTTP/1.1\r\nHost: api\r\nConnection: close\r\n"
+                           b"Authorization: " + bearer(7).encode() + b"\r\n\r\n")  # fmt: skip
+            return Answer(everything(client)).status
+
+    assert ask(b"POST /auth/forgot-password/send-otp", "127.0.3.1") == 200
+    for line in (
+        b"GET /api/movies",
+        b"GET /actuator/health",
+        b"GET /create-payment",
+        b"GET /search/x",
+    ):
+        assert ask(line, "127.0.3.1") == 404
+
+
+def test_a_route_that_cannot_be_built_is_named_in_the_log(gateway):
+    assert any("route_refused" in line and "NoSuchFilter" in line for line in gateway.lines)
+    assert gateway.ask("/some/where").status == 404
+
+
 def test_the_login_limit_cannot_be_dodged(gateway, store):
     tricks = [{}, {"X-Forwarded-For": "1.1.1.1"}, {"X-User-Id": "9"}, {"X-Real-IP": "2.2.2.2"},
               {"Authorization": bearer(9)}, {}, {"Forwarded": "for=3.3.3.3"}]  # fmt: skip
@@ -409,7 +442,8 @@ def test_a_busy_request_is_finished_while_the_worker_stops(gateway, upstream):
             got += busy.recv(4096)
         old = gateway.workers()
         gateway.process.send_signal(signal.SIGHUP)
-        assert everything(busy).endswith(b"0\r\n\r\n"), "a stream of events ends in good order"
+        ending = everything(busy)
+        assert ending.endswith(b"0\r\n\r\n"), "".join(gateway.lines[-60:])
         assert everything(idle) == b""
     eventually(lambda: not set(old) & set(gateway.workers()) and len(gateway.workers()) == 2)
     assert gateway.ask("/search/x").status == 200

@@ -13,10 +13,10 @@ from werkzeug.test import TestResponse
 
 from cloud.config import Environment, Properties
 from cloud.stores import postgres, redis
+from cloud.testing import properties
 from identity.app import create_app
 from identity.worker import prepare
 from tests.contract.client import checked
-from tests.properties import properties
 
 RIGHT = "right-horse"
 

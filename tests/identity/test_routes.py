@@ -8,9 +8,9 @@ import jwt
 import pytest
 
 from cloud.clock import utc_now
+from cloud.testing import SECRET, token
 from tests.contract.client import checked
 from tests.identity.conftest import House
-from tests.properties import SECRET, token
 
 USER_KEYS = {
     "id", "username", "email", "status", "roles", "permissions", "lastLoginAt", "createdAt",

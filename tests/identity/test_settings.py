@@ -3,8 +3,8 @@
 import pytest
 
 from cloud.errors import ConfigurationError
+from cloud.testing import properties
 from identity.settings import Settings
-from tests.properties import properties
 
 
 def test_the_published_password_is_for_development_only():

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
 from cloud.stores import postgres
+from cloud.testing import SECRET
 from identity import worker
 from identity.app import create_app
 from identity.store import EPOCH, catch_up, purge
 from tests.identity.conftest import House, changed
 from tests.identity.test_routes import jti, sid
-from tests.properties import SECRET
 from tests.wire import Wire
 
 

@@ -13,10 +13,10 @@ from pymongo.database import Database
 from werkzeug.serving import make_server
 
 from cloud.config import Environment
+from cloud.testing import properties
 from movie import store
 from movie.app import create_app
 from tests.contract.client import CheckedClient, checked
-from tests.properties import properties
 
 Document = dict[str, Any]
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cloud.config import Environment
+from cloud.testing import bearer, properties
 from movie.app import create_app
 from tests.contract.client import checked
-from tests.properties import bearer, properties
 
 pytestmark = pytest.mark.estate
 

@@ -11,10 +11,10 @@ from werkzeug.serving import make_server
 
 from cloud.config import Environment, Properties
 from cloud.stores import mongo
+from cloud.testing import properties
 from notification import worker
 from notification.app import connect
 from notification.deps import Deps
-from tests.properties import properties
 
 CUSTOMERS = {
     1: {"id": 1, "email": "ann@example.org", "userId": 7},

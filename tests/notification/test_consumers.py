@@ -21,9 +21,9 @@ import pytest
 from cloud.config import Environment, Properties
 from cloud.messaging import Delivery, Hopeless, RabbitSettings, rabbit
 from cloud.stores import mongo
+from cloud.testing import properties
 from notification import consumers, worker
 from notification.domain import UndecidedPaymentError
-from tests.properties import properties
 
 QUEUE = "payment.notification.queue"
 EVENT = {

@@ -8,10 +8,10 @@ from bson import Int64, ObjectId
 
 from cloud.clock import utc_now
 from cloud.stores import mongo
+from cloud.testing import bearer
 from notification.app import create_app
 from notification.domain import CustomerId, Draft, UserId
 from tests.contract.client import checked
-from tests.properties import bearer
 
 ANN, BOB, ADMIN = bearer(7), bearer(8), bearer(9, "ADMIN")
 APP = "/notifications/users/7/notifications"

@@ -13,13 +13,12 @@ from werkzeug.serving import make_server
 
 from cloud.clock import utc_now
 from cloud.config import Environment
+from cloud.testing import bearer, properties
 from cloud.web import stopping
 from notification import service
 from notification.app import connect, create_app
-from notification.domain import Audience, CustomerId, Draft, UserId
+from notification.domain import Audience, CustomerId, Draft, Mailbox, UserId
 from notification.schema import dump_push
-from notification.store import Mailbox
-from tests.properties import bearer, properties
 from tests.wire import Wire
 
 ANN, BOB = bearer(7), bearer(8)

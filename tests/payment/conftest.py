@@ -10,7 +10,7 @@ from werkzeug.serving import make_server
 
 from cloud.config import Environment, Properties
 from cloud.stores import postgres
-from tests.properties import properties
+from cloud.testing import properties
 
 CUSTOMERS = {
     1: {"id": 1, "email": "ann@example.org", "userId": 7},

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cloud.config import Environment
+from cloud.testing import bearer, properties
 from payment.app import create_app
-from tests.properties import bearer, properties
 
 pytestmark = pytest.mark.estate
 

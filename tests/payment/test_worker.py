@@ -7,9 +7,9 @@ import pika
 import pytest
 
 from cloud.config import Environment
+from cloud.testing import bearer, properties
 from payment import worker
 from payment.app import create_app
-from tests.properties import bearer, properties
 
 pytestmark = pytest.mark.estate
 

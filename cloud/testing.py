@@ -8,7 +8,7 @@ from uuid import uuid4
 from cloud import security
 from cloud.config import Properties, PropertySource, PropertyValue
 
-SECRET = "a-secret-for-tests-that-is-long-enough-for-hs512-because-it-has-64-bytes"
+SECRET = "a-secret-for-tests-that-is-long-enough-for-hs512-because-it-has-64-bytes"  # noqa: S105 - of tests
 
 
 def properties(application: str, values: Mapping[str, str], profile: str = "test") -> Properties:

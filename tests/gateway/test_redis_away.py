@@ -1,0 +1,141 @@
+"""Redis gone, back, and back without its memory; an upstream that dies and returns."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+import redis
+
+from tests.gateway.conftest import Gateway, Upstream, bearer, eventually, free_port
+
+EPOCH = "nozie:identity:epoch"
+SIMPLE = "spring.cloud.discovery.client.simple.instances"
+
+
+class OwnRedis:
+    """A Redis that may be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self._folder = free_port(), folder
+        self.client = redis.Redis(port=self.port, socket_timeout=2)
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(  # noqa: S603
+            ["/usr/bin/redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
+             "--save", "", "--dir", str(self._folder)], stdout=subprocess.DEVNULL)  # fmt: skip
+        eventually(self.client.ping)
+
+    def remember(self) -> None:
+        """Do as identity does once every revocation is there."""
+        self.client.set(EPOCH, self.client.info("server")["run_id"])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def own_redis(tmp_path) -> Iterator[OwnRedis]:
+    server = OwnRedis(tmp_path)
+    yield server
+    server.kill()
+    server.client.close()
+
+
+@pytest.fixture
+def door(own_redis, upstream) -> Iterator[Gateway]:
+    live = f"http://127.0.0.1:{upstream.port}"
+    running = Gateway({"spring.data.redis.host": "127.0.0.1", "spring.data.redis.port": own_redis.port,
+                       "nozie.gateway.blacklist-grace": "1s", f"{SIMPLE}.movie-service[0].uri": live,
+                       f"{SIMPLE}.identity-service[0].uri": live}, workers=1)  # fmt: skip
+    yield running
+    running.stop()
+
+
+def test_without_redis_requests_pass_until_the_grace_is_over(door, own_redis):
+    own_redis.remember()
+    auth = bearer(7, "ADMIN", sid="1")
+    assert door.ask("/api/movies", "POST", Authorization=auth).status == 200
+    own_redis.kill()
+    assert door.ask("/api/movies", Authorization=auth).status == 200
+    eventually(lambda: door.ask("/api/movies", "POST", Authorization=auth).status == 503)
+    assert door.ask("/api/admin/users", Authorization=auth).status == 503
+    assert door.ask("/api/movies", Authorization=auth).status == 200
+    logins = [door.ask("/api/auth/login", "POST", b"{}", "127.0.4.1").status for _ in range(7)]
+    assert logins == [200] * 5 + [429] * 2
+    assert sum("redis_away" in line for line in door.lines) == 1
+
+    own_redis.start()
+    own_redis.remember()
+    eventually(lambda: door.ask("/api/movies", "POST", Authorization=auth).status == 200)
+    assert any("redis_back" in line for line in door.lines)
+
+
+def test_a_revoked_token_never_works_again_whatever_redis_forgets(door, own_redis):
+    own_redis.remember()
+    revoked, other = bearer(7, "ADMIN", jti="r", sid="1"), bearer(8, "ADMIN", sid="2")
+    own_redis.client.set("token:blacklist:r", "1", ex=600)
+    assert door.ask("/api/movies", Authorization=revoked).status == 401
+    assert door.ask("/api/movies", Authorization=other).status == 200
+    own_redis.kill()
+    assert door.ask("/api/movies", Authorization=revoked).status == 401
+    own_redis.start()  # empty, and nobody has filled it yet
+    eventually(lambda: any("redis_back" in line for line in door.lines))
+    assert door.ask("/api/movies", Authorization=revoked).status == 401
+    eventually(lambda: door.ask("/api/movies", "POST", Authorization=other).status == 503)
+    own_redis.remember()
+    assert door.ask("/api/movies", "POST", Authorization=other).status == 200
+
+
+def test_a_redis_that_hangs_costs_little_and_is_given_up(door, own_redis):
+    own_redis.remember()
+    own_redis.process.send_signal(signal.SIGSTOP)
+    try:
+        assert {door.ask("/search/x").status for _ in range(3)} == {200}
+        eventually(lambda: any("redis_away" in line for line in door.lines))
+    finally:
+        own_redis.process.send_signal(signal.SIGCONT)
+    eventually(lambda: any("redis_back" in line for line in door.lines))
+
+
+def test_a_breaker_opens_then_closes_when_the_service_is_back(own_redis):
+    port = free_port()
+    breaker = "resilience4j.circuitbreaker.configs.default"
+    running = Gateway({"spring.data.redis.port": own_redis.port, "spring.data.redis.host": "127.0.0.1",
+                       f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{port}",
+                       f"{breaker}.waitDurationInOpenState": "500ms",
+                       f"{breaker}.permittedNumberOfCallsInHalfOpenState": 2}, workers=1)  # fmt: skip
+    try:
+        assert {running.ask("/search/x").status for _ in range(11)} == {503}
+        assert any("breaker_changed" in line and "OPEN" in line for line in running.lines)
+        server = Upstream(port)
+        eventually(lambda: running.ask("/search/x").status == 200)
+        assert {running.ask("/search/x").status for _ in range(3)} == {200}
+        eventually(lambda: any('"nozie.state":"CLOSED"' in line for line in running.lines))
+        server.close()
+    finally:
+        running.stop()
+
+
+def test_a_sampled_request_leaves_a_span_by_its_correlation_id(own_redis, upstream, tmp_path):
+    zipkin = Upstream()
+    running = Gateway({"spring.data.redis.port": own_redis.port, "spring.data.redis.host": "127.0.0.1",
+                       f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{upstream.port}",
+                       "management.tracing.sampling.probability": 1.0,
+                       "nozie.server.run-dir": str(tmp_path / "run"), "server.address": "127.0.0.1",
+                       "management.zipkin.tracing.endpoint": f"http://127.0.0.1:{zipkin.port}/spans"},
+                      "-c", "python:cloud.server", workers=1)  # fmt: skip
+    try:
+        trace = running.ask("/search/x").headers["x-correlation-id"].replace("-", "")
+        spans = lambda: [s for body in zipkin.bodies for s in orjson.loads(body)]  # noqa: E731
+        span = eventually(lambda: next((s for s in spans() if s["traceId"] == trace), None))
+        assert (span["kind"], span["name"]) == ("SERVER", "GET movie-service")
+        head = upstream.heads[-1].decode()
+        assert f"traceparent: 00-{trace}-{span['id']}-01" in head
+    finally:
+        running.stop()
+        zipkin.close()
