@@ -5,7 +5,7 @@ DOWN) can arrive after the farewell and bring the lease back to life.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import structlog
@@ -17,7 +17,6 @@ from cloud.eureka.instance import Instance
 from cloud.eureka.registration import Registration
 from cloud.eureka.registry import Fetcher, Registry
 from cloud.eureka.rest import EurekaServer, ServerSettings
-from cloud.eureka.view import RegistryView
 
 log = structlog.get_logger()
 
@@ -120,8 +119,8 @@ def back_off(failures: int, longest: float) -> float:
     return min(0.5 * 2.0 ** max(failures - 1, 0), _LONGEST_PAUSE_S, longest)
 
 
-def fetch_into(view: RegistryView, properties: Properties) -> None:
-    """Keep `view` fresh from a thread of this process: for scripts, tests, a worker run alone."""
+def fetch_into(replace: Callable[[Iterable[Instance]], None], properties: Properties) -> None:
+    """Keep a view fresh from a thread of this process: for scripts, tests, a worker run alone."""
     if not (
         properties.boolean("eureka.client.enabled", default=True)
         and properties.boolean("eureka.client.fetch-registry", default=True)
@@ -137,7 +136,7 @@ def fetch_into(view: RegistryView, properties: Properties) -> None:
         while True:
             try:
                 source.fetch()
-                view.replace(source.registry.instances(utc_now()))
+                replace(source.registry.instances(utc_now()))
                 failures = 0
             except CloudError:
                 failures += 1

@@ -138,5 +138,5 @@ def view(environment: Environment) -> RegistryView:
             if not _shared:
                 from cloud.eureka.registrar import fetch_into  # noqa: PLC0415 - heavy, rarely used
 
-                fetch_into(found, environment.properties)
+                fetch_into(found.replace, environment.properties)
         return found
