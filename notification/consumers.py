@@ -3,7 +3,7 @@
 import structlog
 
 from cloud.errors import InvalidError
-from cloud.messaging import Delivery, Hopeless
+from cloud.messaging.consumer import Delivery, Hopeless
 from cloud.schema import parse_json
 from notification import service
 from notification.deps import Deps

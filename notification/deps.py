@@ -6,9 +6,8 @@ from typing import Any
 
 from cloud.clock import Clock
 from cloud.security import Principal
-from notification.service import Announcements, Customers, Notifications, Payments
+from notification.service import Announcements, Customers, Notifications, Payments, Streams
 from notification.settings import Settings
-from notification.store import Hub
 
 Check = Callable[[], Mapping[str, Any]]
 
@@ -20,7 +19,7 @@ class Deps:
     settings: Settings
     notifications: Notifications
     announcements: Announcements
-    hub: Hub
+    hub: Streams
     customers: Customers
     payments: Payments
     revoked: Callable[[Principal], bool]

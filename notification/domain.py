@@ -1,9 +1,11 @@
 """Notifications: what people are told, and what the estate's events mean for them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from queue import Empty, Full, Queue
 from typing import Any, Final, NewType
 
 from cloud.errors import NotFoundError
@@ -82,6 +84,43 @@ class Audience:
         if notification.user_id is not None:
             return notification.user_id == self.user_id
         return notification.customer_id in self.customers
+
+
+class Mailbox:
+    """What waits for one stream: payloads, or the word to look into the store or to end."""
+
+    def __init__(self, audience: Audience, size: int) -> None:
+        self.audience = audience
+        self._letters: Queue[bytes | None] = Queue(size)
+        self.missed = False
+        self.ended = False
+
+    def put(self, payload: bytes) -> None:
+        """Add a payload; a client that lets too many pile up is dropped and may come again."""
+        try:
+            self._letters.put_nowait(payload)
+        except Full:
+            self.ended = True
+
+    def look(self) -> None:
+        """Tell the stream that it may have missed something."""
+        self.missed = True
+        self._wake()
+
+    def end(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def take(self, seconds: float) -> bytes | None:
+        """Wait for the next payload; None when there is none, or when a word came instead."""
+        try:
+            return self._letters.get(timeout=max(0.0, seconds))
+        except Empty:
+            return None
+
+    def _wake(self) -> None:
+        with suppress(Full):
+            self._letters.put_nowait(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Use cases of notification, and what they ask of others."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -13,6 +13,7 @@ from notification.domain import (
     Audience,
     CustomerId,
     Draft,
+    Mailbox,
     Notification,
     NotificationId,
     PaymentSucceeded,
@@ -55,6 +56,16 @@ class Announcements(Protocol):
     ) -> bool: ...
     def seen(self, key: str) -> bool: ...
     def remember(self, key: str) -> None: ...
+
+
+class Streams(Protocol):
+    """Answered by notification.store.Hub."""
+
+    live: bool
+
+    def reserve(self) -> bool: ...
+    def release(self) -> None: ...
+    def subscribed(self, mailbox: Mailbox) -> AbstractContextManager[None]: ...
 
 
 class Customers(Protocol):

@@ -12,9 +12,8 @@ from cloud.errors import UnavailableError
 from cloud.security import Principal
 from cloud.web.streams import comment, sse
 from notification.deps import Deps
-from notification.domain import Audience, NotificationId
+from notification.domain import Audience, Mailbox, NotificationId
 from notification.schema import dump_push
-from notification.store import Mailbox
 
 _EVENT: Final = "notification"
 # Two consumers may store in another order than their clocks said: looking back this far loses

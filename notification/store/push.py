@@ -7,15 +7,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
-from queue import Empty, Full, Queue
 from typing import Any, Final
 
 import redis
 import structlog
 
-from notification.domain import Audience, CustomerId, UserId
+from notification.domain import Audience, CustomerId, Mailbox, UserId
 
 log = structlog.get_logger()
 
@@ -70,45 +69,6 @@ class Announcements:
         self._away = error is not None
 
 
-class Mailbox:
-    """What waits for one stream: payloads, or the word to look into the store or to end."""
-
-    def __init__(self, audience: Audience, size: int) -> None:
-        self.channels = frozenset(
-            {str(audience.user_id), *(f"{_CUSTOMER}{each}" for each in audience.customers)}
-        )
-        self._letters: Queue[bytes | None] = Queue(size)
-        self.missed = False
-        self.ended = False
-
-    def put(self, payload: bytes) -> None:
-        """Add a payload; a client that lets too many pile up is dropped and may come again."""
-        try:
-            self._letters.put_nowait(payload)
-        except Full:
-            self.ended = True
-
-    def look(self) -> None:
-        """Tell the stream that it may have missed something."""
-        self.missed = True
-        self._wake()
-
-    def end(self) -> None:
-        self.ended = True
-        self._wake()
-
-    def take(self, seconds: float) -> bytes | None:
-        """Wait for the next payload; None when there is none, or when a word came instead."""
-        try:
-            return self._letters.get(timeout=max(0.0, seconds))
-        except Empty:
-            return None
-
-    def _wake(self) -> None:
-        with suppress(Full):
-            self._letters.put_nowait(None)
-
-
 class Hub:
     """The receiving side: one subscriber in a worker, however many streams it holds.
 
@@ -128,8 +88,9 @@ class Hub:
     @contextmanager
     def subscribed(self, mailbox: Mailbox) -> Iterator[None]:
         """Deliver into `mailbox` meanwhile; `reserve` must have made room."""
+        channels = _channels(mailbox.audience)
         with self._lock:
-            for channel in mailbox.channels:
+            for channel in channels:
                 self._mailboxes[channel].add(mailbox)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="push", daemon=True)
@@ -138,7 +99,7 @@ class Hub:
             yield
         finally:
             with self._lock:
-                for channel in mailbox.channels:
+                for channel in channels:
                     self._mailboxes[channel].discard(mailbox)
                     if not self._mailboxes[channel]:
                         del self._mailboxes[channel]
@@ -205,3 +166,8 @@ class Hub:
         with self._lock:
             for mailbox in {each for some in self._mailboxes.values() for each in some}:
                 tell(mailbox)
+
+
+def _channels(audience: Audience) -> frozenset[str]:
+    records = {f"{_CUSTOMER}{customer_id}" for customer_id in audience.customers}
+    return frozenset({str(audience.user_id)} | records)
