@@ -336,18 +336,20 @@ class Proxy:
         """
         self._budget.called()
         tried: list[Instance] = []
+        instance = self._choose(route.target, tried)
         while True:
-            instance = self._choose(route.target, tried)
             try:
                 reply = await self._attempt(exchange, route, instance)
             except (UnavailableError, LostError) as error:
                 self._balancer.failed(instance, refused=isinstance(error, UnavailableError))
                 tried.append(instance)
-                if not self._again(exchange, tried):
+                following = self._following(exchange, route.target, tried)
+                if following is None:
                     raise
                 log.info(
                     "retrying", route=route.id, instance=instance.instance_id, reason=str(error)
                 )
+                instance = following
             except (UpstreamError, DeadlineError):
                 self._balancer.failed(instance)
                 raise
@@ -355,9 +357,17 @@ class Proxy:
                 self._balancer.succeeded(instance)
                 return reply
 
-    def _again(self, exchange: Exchange, tried: list[Instance]) -> bool:
-        replayable = exchange.method in SAFE and exchange.body is None
-        return replayable and len(tried) == 1 and self._budget.permits()
+    def _following(
+        self, exchange: Exchange, target: Target, tried: list[Instance]
+    ) -> Instance | None:
+        """Find another instance for a second try, if there may be one."""
+        if exchange.method not in SAFE or exchange.body is not None or len(tried) > 1:
+            return None
+        try:
+            other = self._choose(target, tried)
+        except UnavailableError:
+            return None
+        return other if other not in tried and self._budget.permits() else None
 
     def _choose(self, target: Target, tried: list[Instance]) -> Instance:
         if target.scheme == "lb":

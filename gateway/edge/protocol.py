@@ -27,6 +27,7 @@ _MOST_PIPELINED = 32
 _MOST_OVERHEAD = 16 * 1024
 _PER_CHUNK = 32
 _LINGER_S = 2.0
+_FIRST_S = 1.0
 # A body may be slow, but not for ever: this rate holds over the whole of it.
 _LEAST_RATE = 1024
 
@@ -91,9 +92,12 @@ class Connection(asyncio.Protocol):
         self._peer = name[0].removeprefix("::ffff:") if isinstance(name, tuple) else "127.0.0.1"
         self._edge.connections.add(self)
         self.deadline = self._edge.loop.time() + self._edge.settings.head_timeout_s
+        if self._edge.draining:
+            self.drain()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._edge.connections.discard(self)
+        self._edge.endless.discard(self)
         self._parser = None
         self.deadline = inf
         current, self._current = self._current, None
@@ -427,14 +431,20 @@ class Connection(asyncio.Protocol):
         return until > self._edge.loop.time()
 
     def drain(self) -> None:
-        """The worker stops: close when idle, else after the present answer."""
+        """The worker stops: close when idle, else after the present answer.
+
+        A connection that has not asked yet has a request under way: it is answered first.
+        """
         self.closing = True
-        if self._current is None and not self._lingering:
-            self._transport.close()
+        if self._current is None and not self._lingering and not self._head_open:
+            if self._status:
+                self._transport.close()
+            else:
+                self.deadline = min(self.deadline, self._edge.loop.time() + _FIRST_S)
 
     def end_events(self) -> None:
         """End an endless answer in good order; its reader connects again, elsewhere."""
-        if self._stream is not None:
+        if self._stream is not None and not self._transport.is_closing():
             self._stream.cancel()
             self.finish()
 

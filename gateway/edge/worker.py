@@ -65,6 +65,8 @@ class Edge:
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._served = 0
+        self._arriving = 0
+        self.draining = False
         self._apply(rules)
         environment.subscribe(self._changed)
 
@@ -145,7 +147,14 @@ class Edge:
         tune(client)
         self._served += 1
         factory: Callable[[], Connection] = lambda: Connection(self, compat=compat)  # noqa: E731
-        self._spawn(self.loop.connect_accepted_socket(factory, client))
+        self._spawn(self._connect(client, factory))
+
+    async def _connect(self, client: socket.socket, factory: Callable[[], Connection]) -> None:
+        self._arriving += 1
+        try:
+            await self.loop.connect_accepted_socket(factory, client)
+        finally:
+            self._arriving -= 1
 
     def _spawn(self, work: Any) -> None:
         task = self.loop.create_task(work)
@@ -154,8 +163,9 @@ class Edge:
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.debug("connection_failed", reason=str(task.exception()))
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, OSError):
+            log.error("background_task_failed", exc_info=error)
 
     def start(self) -> None:
         """Begin what runs beside the requests."""
@@ -185,13 +195,14 @@ class Edge:
 
     async def drain(self, patience_s: float) -> None:
         """Close idle connections, finish busy ones, end event streams; what is left is cut."""
+        self.draining = True
         for connection in list(self.connections):
             connection.drain()
         for connection in list(self.endless):
             connection.end_events()
         until = self.loop.time() + patience_s
         # Each connection leaves in its own way; a look now and then is all that is needed.
-        while self.connections and self.loop.time() < until:  # noqa: ASYNC110
+        while (self.connections or self._arriving) and self.loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         self.flush()
         for task in list(self._tasks):

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 WAIT_S = 15
 
 
+# The breaker of the route on which upstreams misbehave: it must not open in the middle of a table.
+PATIENT = "resilience4j.circuitbreaker.instances.movieServiceCircuitBreaker"
 ROUTES = "spring.cloud.gateway.server.webflux.routes"
 
 
@@ -101,7 +103,7 @@ class Upstream:
         return b"".join(lines)
 
     def _body(self, head: bytes, reader) -> None:
-        if length := re.search(rb"content-length: (\d+)", head):
+        if length := re.search(rb"(?i)content-length: (\d+)", head):
             self.bodies.append(reader.read(int(length[1])))
         elif b"chunked" in head:
             body = b""
@@ -114,7 +116,7 @@ class Upstream:
     def ok(self, client, *_):
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Up: 1\r\n"
                        b"Access-Control-Allow-Origin: *\r\nX-Correlation-Id: service\r\n"
-                       b"Content-Length: 11\r\n\r\n{\"ok\":true}")  # fmt: skip
+                       b'Content-Length: 11\r\n\r\n{"ok":true}')  # fmt: skip
 
     def chunked(self, client, *_):
         client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -180,11 +182,11 @@ class Upstream:
         size = 200 * 2**20
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         block = b"x" * 2**20
-        for _ in range(size // len(block)):
+        for _part in range(size // len(block)):
             client.sendall(block)
 
     def upload(self, client, reader, head):
-        length = int(re.search(rb"content-length: (\d+)", head)[1])
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
         left = length
         while left and (data := reader.read(min(left, 2**20))):
             left -= len(data)
@@ -204,16 +206,40 @@ class Gateway:
     def __init__(self, changes: dict[str, object], *options: str, workers: int = 2) -> None:
         self.port = free_port()
         tree = yaml.safe_load((ROOT / "deploy" / "config" / "api-gateway.yml").read_text())
-        flat = {"server.port": self.port, "spring.config.import": "",
-                "spring.profiles.active": "test", "management.tracing.sampling.probability": 0,
-                "nozie.gateway.limits.user": 10**6, "nozie.gateway.limits.ip": 10**6}  # fmt: skip
+        flat = {
+            "server.port": self.port,
+            "spring.config.import": "",
+            "spring.profiles.active": "test",
+            "eureka.client.enabled": False,
+            "nozie.server.deregister-wait": "0s",
+            "management.tracing.sampling.probability": 0,
+            "nozie.gateway.limits.user": 10**6,
+            "nozie.gateway.limits.ip": 10**6,
+        }
         env = {**os.environ, "PYTHONPATH": str(ROOT),  # noqa: TID251 - a process of its own
                "SPRING_APPLICATION_JSON": json.dumps(tree | flat | changes)}  # fmt: skip
         self.process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "gunicorn", *options, "--no-control-socket", "-b", f"127.0.0.1:{self.port}",
-             "-k", "gateway.edge.EdgeWorker", "-w", str(workers), "--graceful-timeout", "5",
-             "gateway.wsgi:app"], cwd=ROOT, env=env, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT)  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "gunicorn",
+                *options,
+                "--no-control-socket",
+                "-b",
+                f"127.0.0.1:{self.port}",
+                "-k",
+                "gateway.edge.EdgeWorker",
+                "-w",
+                str(workers),
+                "--graceful-timeout",
+                "5",
+                "gateway.wsgi:app",
+            ],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -315,22 +341,31 @@ def settings(store: redis.Redis) -> dict[str, object]:
 def gateway(upstream: Upstream, store: redis.Redis) -> Iterator[Gateway]:
     simple = "spring.cloud.discovery.client.simple.instances"
     live, dead = f"http://127.0.0.1:{upstream.port}", f"http://127.0.0.1:{free_port()}"
-    running = Gateway({
-        **settings(store),
-        f"{simple}.movie-service[0].uri": live,
-        f"{simple}.identity-service[0].uri": live,
-        f"{simple}.notification-service[0].uri": live,
-        f"{simple}.customer-service[0].uri": dead, f"{simple}.customer-service[1].uri": live,
-        f"{simple}.payment-service[0].uri": dead,
-        "nozie.gateway.compat-port": COMPAT_PORT,
-        f"{ROUTES}[5].id": "uploads", f"{ROUTES}[5].uri": "lb://movie-service",
-        f"{ROUTES}[5].predicates[0]": "Path=/upload", f"{ROUTES}[5].filters[0]": "RequestSize=300MB",
-        f"{ROUTES}[6].id": "bad", f"{ROUTES}[6].uri": "lb://movie-service",
-        f"{ROUTES}[6].predicates[0]": "Path=/**", f"{ROUTES}[6].filters[0]": "NoSuchFilter",
-        "nozie.gateway.timeouts.answer": "700ms", "nozie.gateway.timeouts.head": "1s",
-        "nozie.gateway.timeouts.stall": "2s", "nozie.cors.allowed-origins": "https://nozie.app",
-        "resilience4j.circuitbreaker.instances.movieServiceCircuitBreaker.minimumNumberOfCalls": 10000,
-        "resilience4j.circuitbreaker.instances.movieServiceCircuitBreaker.slidingWindowSize": 10000,
-    })  # fmt: skip
+    running = Gateway(
+        {
+            **settings(store),
+            f"{simple}.movie-service[0].uri": live,
+            f"{simple}.identity-service[0].uri": live,
+            f"{simple}.notification-service[0].uri": live,
+            f"{simple}.customer-service[0].uri": dead,
+            f"{simple}.customer-service[1].uri": live,
+            f"{simple}.payment-service[0].uri": dead,
+            "nozie.gateway.compat-port": COMPAT_PORT,
+            f"{ROUTES}[5].id": "uploads",
+            f"{ROUTES}[5].uri": "lb://movie-service",
+            f"{ROUTES}[5].predicates[0]": "Path=/upload",
+            f"{ROUTES}[5].filters[0]": "RequestSize=300MB",
+            f"{ROUTES}[6].id": "bad",
+            f"{ROUTES}[6].uri": "lb://movie-service",
+            f"{ROUTES}[6].predicates[0]": "Path=/**",
+            f"{ROUTES}[6].filters[0]": "NoSuchFilter",
+            "nozie.gateway.timeouts.answer": "700ms",
+            "nozie.gateway.timeouts.head": "1s",
+            "nozie.gateway.timeouts.stall": "2s",
+            "nozie.cors.allowed-origins": "https://nozie.app",
+            f"{PATIENT}.minimumNumberOfCalls": 10000,
+            f"{PATIENT}.slidingWindowSize": 10000,
+        }
+    )
     yield running
     running.stop()

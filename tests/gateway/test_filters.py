@@ -1,5 +1,7 @@
 """Route filters by Spring's names: what the upstream sees, what the client gets."""
 
+from typing import Any
+
 import pytest
 
 from cloud.breaker import CircuitBreaker, CircuitBreakerSettings
@@ -7,6 +9,8 @@ from cloud.errors import DeadlineError, InvalidError, UnavailableError, Upstream
 from gateway.exchange import Exchange, Reply, Stream, Tools
 from gateway.filters import FILTERS, build
 from gateway.route import define
+
+NOBODY: Any = None
 
 
 class Upstream:
@@ -29,7 +33,7 @@ async def forward(exchange, path):
 
 def tools(script=None, **rules):
     settings = CircuitBreakerSettings(**{"window_size": 4, "minimum_calls": 4} | rules)
-    breakers = {}
+    breakers: dict[str, CircuitBreaker] = {}
     return Tools(
         lambda name: breakers.setdefault(name, CircuitBreaker(name, settings)), forward, script
     )
@@ -139,11 +143,11 @@ async def test_redirect_to_never_asks_the_upstream():
 
 
 async def test_request_size_refuses_what_declares_too_much():
-    body = Stream(None, length=11)
+    body = Stream(NOBODY, length=11)
     reply, seen = await through("RequestSize=10", request(body=body))
     assert (reply.status, seen) == (413, [])
     assert dict(reply.headers)[b"errorMessage"]
-    assert (await through("RequestSize=1MB", request(body=Stream(None, length=11))))[
+    assert (await through("RequestSize=1MB", request(body=Stream(NOBODY, length=11))))[
         0
     ].status == 200
 
@@ -216,8 +220,14 @@ async def test_a_client_that_goes_away_is_no_failure_of_the_upstream():
             await apply(request(), upstream)
 
 
-LIMITER = {"name": "RequestRateLimiter", "args": {"redis-rate-limiter.replenishRate": "1",
-           "redis-rate-limiter.burstCapacity": "2", "key-resolver": "#{@ipKeyResolver}"}}  # fmt: skip
+LIMITER = {
+    "name": "RequestRateLimiter",
+    "args": {
+        "redis-rate-limiter.replenishRate": "1",
+        "redis-rate-limiter.burstCapacity": "2",
+        "key-resolver": "#{@ipKeyResolver}",
+    },
+}
 
 
 @pytest.mark.parametrize(("allowed", "status"), [(1, 200), (0, 429)])
@@ -253,7 +263,7 @@ async def test_a_rate_limiter_fails_open_as_spring_does():
     ids=str,
 )  # fmt: skip
 def test_a_filter_that_cannot_be_built_says_so(text):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         build(define(text), tools())
 
 

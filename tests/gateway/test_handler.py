@@ -61,15 +61,22 @@ def test_what_is_public_is_so_by_method_and_whole_path(method, path, public):
 @pytest.mark.parametrize(
     ("method", "path", "roles"),
     [
-        ("GET", "/api/admin/users", {"ADMIN"}), ("PATCH", "/api/admin", {"ADMIN"}),
-        ("POST", "/api/movies", {"ADMIN", "MODERATOR"}), ("POST", "/api/movies/", {"ADMIN", "MODERATOR"}),
-        ("POST", "/api/movies/7/play", None), ("GET", "/api/movies", None),
-        ("PUT", "/api/movies/7", {"ADMIN", "MODERATOR"}), ("DELETE", "/api/movies/7", {"ADMIN"}),
-        ("DELETE", "/api/payments/7", {"ADMIN"}), ("DELETE", "/api/customers/7", {"ADMIN"}),
-        ("PATCH", "/api/customers/7/subscription", {"ADMIN"}), ("PATCH", "/api/customers/7", None),
-        ("POST", "/api/notifications", {"ADMIN"}), ("POST", "/api/notifications/7/read", None),
+        ("GET", "/api/admin/users", {"ADMIN"}),
+        ("PATCH", "/api/admin", {"ADMIN"}),
+        ("POST", "/api/movies", {"ADMIN", "MODERATOR"}),
+        ("POST", "/api/movies/", {"ADMIN", "MODERATOR"}),
+        ("POST", "/api/movies/7/play", None),
+        ("GET", "/api/movies", None),
+        ("PUT", "/api/movies/7", {"ADMIN", "MODERATOR"}),
+        ("DELETE", "/api/movies/7", {"ADMIN"}),
+        ("DELETE", "/api/payments/7", {"ADMIN"}),
+        ("DELETE", "/api/customers/7", {"ADMIN"}),
+        ("PATCH", "/api/customers/7/subscription", {"ADMIN"}),
+        ("PATCH", "/api/customers/7", None),
+        ("POST", "/api/notifications", {"ADMIN"}),
+        ("POST", "/api/notifications/7/read", None),
     ],
-)  # fmt: skip
+)
 def test_roles(method, path, roles):
     wanted = AccessRules(SETTINGS).of(method, path).roles
     assert wanted == ((frozenset(roles),) if roles else ())
@@ -78,12 +85,16 @@ def test_roles(method, path, roles):
 @pytest.mark.parametrize(
     ("path", "bucket", "limit"),
     [
-        ("/api/auth/login", "login", 5), ("/api/auth/forgot-password", "recovery", 10),
-        ("/api/auth/check-email", "recovery", 10), ("/auth/forgot-password/send-otp", "recovery", 10),
-        ("/create-payment", "compat", 10), ("/transaction/1/2", "compatpoll", 90),
-        ("/api/movies", None, None), ("/api/auth/register", None, None),
+        ("/api/auth/login", "login", 5),
+        ("/api/auth/forgot-password", "recovery", 10),
+        ("/api/auth/check-email", "recovery", 10),
+        ("/auth/forgot-password/send-otp", "recovery", 10),
+        ("/create-payment", "compat", 10),
+        ("/transaction/1/2", "compatpoll", 90),
+        ("/api/movies", None, None),
+        ("/api/auth/register", None, None),
     ],
-)  # fmt: skip
+)
 def test_limits_of_their_own(path, bucket, limit):
     rule = AccessRules(SETTINGS).of("POST", path).rule
     assert (rule and rule.bucket, rule and rule.limit) == (bucket, limit)
@@ -104,15 +115,32 @@ def arrived(
 
 
 FORGED = [
-    (b"x-user-id", b"1"), (b"x-user-roles", b"ADMIN"), (b"x-user-name", b"admin"),
-    (b"x-user-permissions", b"all"), (b"x-user-anything", b"1"), (b"x-correlation-id", b"forged"),
-    (b"x-forwarded-for", b"1.2.3.4"), (b"x-forwarded-host", b"evil"), (b"x-forwarded-proto", b"https"),
-    (b"x-forwarded-port", b"1"), (b"x-forwarded-prefix", b"/x"), (b"forwarded", b"for=1.2.3.4"),
-    (b"x-real-ip", b"1.2.3.4"), (b"traceparent", b"00-1-1-01"), (b"tracestate", b"a=b"), (b"b3", b"1"),
-    (b"x-b3-traceid", b"1"), (b"te", b"trailers"), (b"trailer", b"x-user-id"), (b"upgrade", b"h2c"),
-    (b"keep-alive", b"9"), (b"proxy-authorization", b"Basic x"), (b"proxy-connection", b"x"),
-    (b"connection", b"close, x-custom"), (b"x-application-context", b"x"),
-]  # fmt: skip
+    (b"x-user-id", b"1"),
+    (b"x-user-roles", b"ADMIN"),
+    (b"x-user-name", b"admin"),
+    (b"x-user-permissions", b"all"),
+    (b"x-user-anything", b"1"),
+    (b"x-correlation-id", b"forged"),
+    (b"x-forwarded-for", b"1.2.3.4"),
+    (b"x-forwarded-host", b"evil"),
+    (b"x-forwarded-proto", b"https"),
+    (b"x-forwarded-port", b"1"),
+    (b"x-forwarded-prefix", b"/x"),
+    (b"forwarded", b"for=1.2.3.4"),
+    (b"x-real-ip", b"1.2.3.4"),
+    (b"traceparent", b"00-1-1-01"),
+    (b"tracestate", b"a=b"),
+    (b"b3", b"1"),
+    (b"x-b3-traceid", b"1"),
+    (b"te", b"trailers"),
+    (b"trailer", b"x-user-id"),
+    (b"upgrade", b"h2c"),
+    (b"keep-alive", b"9"),
+    (b"proxy-authorization", b"Basic x"),
+    (b"proxy-connection", b"x"),
+    (b"connection", b"close, x-custom"),
+    (b"x-application-context", b"x"),
+]
 
 
 @pytest.mark.parametrize("header", FORGED, ids=lambda held: held[0].decode())
@@ -156,15 +184,21 @@ def test_a_trusted_proxy_is_continued_to_the_right_most_stranger():
 @pytest.mark.parametrize(
     ("changes", "headers", "status"),
     [
-        ({"method": b"SOURCE"}, [], 405), ({"method": b"CONNECT"}, [], 405), ({"method": b"TRACE"}, [], 405),
-        ({"target": b"/a//b"}, [], 400), ({"target": b"http://x/"}, [], 400), ({"target": b"*"}, [], 400),
-        ({}, [(b"host", b"two")], 400), ({}, [(b"x_user_id", b"1")], 400),
+        ({"method": b"SOURCE"}, [], 405),
+        ({"method": b"CONNECT"}, [], 405),
+        ({"method": b"TRACE"}, [], 405),
+        ({"target": b"/a//b"}, [], 400),
+        ({"target": b"http://x/"}, [], 400),
+        ({"target": b"*"}, [], 400),
+        ({}, [(b"host", b"two")], 400),
+        ({}, [(b"x_user_id", b"1")], 400),
         ({}, [(b"authorization", b"a"), (b"authorization", b"b")], 400),
         ({}, [(b"content-type", b"a"), (b"content-type", b"b")], 400),
         ({"version": "1.0"}, [(b"transfer-encoding", b"chunked")], 400),
-        ({}, [(b"expect", b"200-ok")], 417), ({}, [(b"a", b"b")] * 101, 431),
+        ({}, [(b"expect", b"200-ok")], 417),
+        ({}, [(b"a", b"b")] * 101, 431),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_request_of_ours_is_refused(changes, headers, status):
     with pytest.raises(RefusedError) as refused:
         arrived(*headers, **changes)
@@ -194,6 +228,12 @@ def token(**changes):
               "permissions": [], "type": "ACCESS", "iat": 0,
               "exp": int(NOW.timestamp()) + 60}  # fmt: skip
     return b"Bearer " + sign(claims | changes, "s" * 64).encode()
+
+
+def refused(asked):
+    reply = CorsRules(CORS).refusal(asked)
+    assert reply is not None
+    return reply
 
 
 class Clock:
@@ -233,11 +273,17 @@ def test_the_memory_of_tokens_is_bounded():
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (None, "missing"), (b"", "missing"), (b"Basic abc", "bearer"), (b"Bearer", "bearer"),
-        (b"Bearer x.y.z", "invalid"), (token(type="REFRESH"), "invalid"), (token(exp=0), "expired"),
-        (b"Bearer " + sign({"jti": "1"}, "t" * 64).encode(), "invalid"), (b"Bearer \xff\xfe", "invalid"),
+        (None, "missing"),
+        (b"", "missing"),
+        (b"Basic abc", "bearer"),
+        (b"Bearer", "bearer"),
+        (b"Bearer x.y.z", "invalid"),
+        (token(type="REFRESH"), "invalid"),
+        (token(exp=0), "expired"),
+        (b"Bearer " + sign({"jti": "1"}, "t" * 64).encode(), "invalid"),
+        (b"Bearer \xff\xfe", "invalid"),
     ],
-)  # fmt: skip
+)
 def test_the_causes_of_a_401_are_told_apart(given, reason):
     with pytest.raises(UnauthenticatedError, match=reason):
         Tokens("s" * 64, Clock()).identify(given)
@@ -254,9 +300,19 @@ def browser(origin=b"https://nozie.app", method="GET", **asked):
 
 
 def test_a_preflight_is_answered_here():
-    reply = CorsRules(CORS).refusal(Exchange(
-        "OPTIONS", "/", "/", origin=b"https://nozie.app", host="api", headers=[
-            (b"access-control-request-method", b"PATCH"), (b"access-control-request-headers", b"a, b")]))  # fmt: skip
+    reply = refused(
+        Exchange(
+            "OPTIONS",
+            "/",
+            "/",
+            origin=b"https://nozie.app",
+            host="api",
+            headers=[
+                (b"access-control-request-method", b"PATCH"),
+                (b"access-control-request-headers", b"a, b"),
+            ],
+        )
+    )
     assert reply.status == 200
     assert dict(reply.headers)[b"Access-Control-Allow-Headers"] == b"a, b"
     assert dict(reply.headers)[b"Access-Control-Max-Age"] == b"60"
@@ -268,12 +324,12 @@ def test_a_preflight_is_answered_here():
 def test_a_preflight_can_be_refused(origin, method):
     asked = Exchange("OPTIONS", "/", "/", origin=origin, host="api",
                      headers=[(b"access-control-request-method", method)])  # fmt: skip
-    assert CorsRules(CORS).refusal(asked).status == 403
+    assert refused(asked).status == 403
 
 
 def test_a_strangers_page_is_refused_and_our_own_is_no_cors():
     rules = CorsRules(CORS)
-    assert rules.refusal(browser(b"https://evil")).status == 403
+    assert refused(browser(b"https://evil")).status == 403
     assert rules.refusal(browser(b"http://api")) is None
     assert rules.headers(browser(b"http://api")) == []
     assert (b"Access-Control-Allow-Origin", b"https://nozie.app") in rules.headers(browser())
@@ -333,9 +389,13 @@ async def test_one_round_trip_asks_for_everything():
 
 @pytest.mark.parametrize(
     ("path", "known", "bucket"),
-    [("/api/auth/login", True, "ratelimit:login:1.1.1.1"), ("/x", False, "ratelimit:ip:1.1.1.1"),
-     ("/create-payment", False, "ratelimit:compat:1.1.1.1"), ("/api/movies", True, "ratelimit:user:7")],
-)  # fmt: skip
+    [
+        ("/api/auth/login", True, "ratelimit:login:1.1.1.1"),
+        ("/x", False, "ratelimit:ip:1.1.1.1"),
+        ("/create-payment", False, "ratelimit:compat:1.1.1.1"),
+        ("/api/movies", True, "ratelimit:user:7"),
+    ],
+)
 async def test_each_request_counts_in_one_bucket(path, known, bucket):
     door = Door([0, 1, 1])
     await door.check("POST", path, known=known)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -49,9 +50,16 @@ def own_redis(tmp_path) -> Iterator[OwnRedis]:
 @pytest.fixture
 def door(own_redis, upstream) -> Iterator[Gateway]:
     live = f"http://127.0.0.1:{upstream.port}"
-    running = Gateway({"spring.data.redis.host": "127.0.0.1", "spring.data.redis.port": own_redis.port,
-                       "nozie.gateway.blacklist-grace": "1s", f"{SIMPLE}.movie-service[0].uri": live,
-                       f"{SIMPLE}.identity-service[0].uri": live}, workers=1)  # fmt: skip
+    running = Gateway(
+        {
+            "spring.data.redis.host": "127.0.0.1",
+            "spring.data.redis.port": own_redis.port,
+            "nozie.gateway.blacklist-grace": "1s",
+            f"{SIMPLE}.movie-service[0].uri": live,
+            f"{SIMPLE}.identity-service[0].uri": live,
+        },
+        workers=1,
+    )
     yield running
     running.stop()
 
@@ -105,10 +113,16 @@ def test_a_redis_that_hangs_costs_little_and_is_given_up(door, own_redis):
 def test_a_breaker_opens_then_closes_when_the_service_is_back(own_redis):
     port = free_port()
     breaker = "resilience4j.circuitbreaker.configs.default"
-    running = Gateway({"spring.data.redis.port": own_redis.port, "spring.data.redis.host": "127.0.0.1",
-                       f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{port}",
-                       f"{breaker}.waitDurationInOpenState": "500ms",
-                       f"{breaker}.permittedNumberOfCallsInHalfOpenState": 2}, workers=1)  # fmt: skip
+    running = Gateway(
+        {
+            "spring.data.redis.port": own_redis.port,
+            "spring.data.redis.host": "127.0.0.1",
+            f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{port}",
+            f"{breaker}.waitDurationInOpenState": "500ms",
+            f"{breaker}.permittedNumberOfCallsInHalfOpenState": 2,
+        },
+        workers=1,
+    )
     try:
         assert {running.ask("/search/x").status for _ in range(11)} == {503}
         assert any("breaker_changed" in line and "OPEN" in line for line in running.lines)
@@ -123,16 +137,24 @@ def test_a_breaker_opens_then_closes_when_the_service_is_back(own_redis):
 
 def test_a_sampled_request_leaves_a_span_by_its_correlation_id(own_redis, upstream, tmp_path):
     zipkin = Upstream()
-    running = Gateway({"spring.data.redis.port": own_redis.port, "spring.data.redis.host": "127.0.0.1",
-                       f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{upstream.port}",
-                       "management.tracing.sampling.probability": 1.0,
-                       "nozie.server.run-dir": str(tmp_path / "run"), "server.address": "127.0.0.1",
-                       "management.zipkin.tracing.endpoint": f"http://127.0.0.1:{zipkin.port}/spans"},
-                      "-c", "python:cloud.server", workers=1)  # fmt: skip
+    running = Gateway(
+        {
+            "spring.data.redis.port": own_redis.port,
+            "spring.data.redis.host": "127.0.0.1",
+            f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{upstream.port}",
+            "management.tracing.sampling.probability": 1.0,
+            "nozie.server.run-dir": str(tmp_path / "run"),
+            "server.address": "127.0.0.1",
+            "management.zipkin.tracing.endpoint": f"http://127.0.0.1:{zipkin.port}/spans",
+        },
+        "-c",
+        "python:cloud.server",
+        workers=1,
+    )
     try:
         trace = running.ask("/search/x").headers["x-correlation-id"].replace("-", "")
         spans = lambda: [s for body in zipkin.bodies for s in orjson.loads(body)]  # noqa: E731
-        span = eventually(lambda: next((s for s in spans() if s["traceId"] == trace), None))
+        span: Any = eventually(lambda: next((s for s in spans() if s["traceId"] == trace), None))
         assert (span["kind"], span["name"]) == ("SERVER", "GET movie-service")
         head = upstream.heads[-1].decode()
         assert f"traceparent: 00-{trace}-{span['id']}-01" in head

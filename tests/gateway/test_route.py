@@ -99,8 +99,14 @@ def test_exactly_one_route_of_a_weight_group_is_chosen():
 
 
 def test_metadata_gives_timeouts():
-    routes = [{"id": "a", "uri": "lb://a", "metadata": {"response-timeout": "200", "connect-timeout": "50"}},
-              {"id": "b", "uri": "lb://b", "metadata": {"response-timeout": "-1"}}]  # fmt: skip
+    routes = [
+        {
+            "id": "a",
+            "uri": "lb://a",
+            "metadata": {"response-timeout": "200", "connect-timeout": "50"},
+        },
+        {"id": "b", "uri": "lb://b", "metadata": {"response-timeout": "-1"}},
+    ]
     (one, _), (other, _) = table(routes).bound
     assert (one.response_timeout, one.connect_timeout) == (0.2, 0.05)
     assert other.response_timeout == float("inf")
@@ -127,18 +133,28 @@ def test_shortcut_arguments_are_trimmed_and_the_empty_dropped():
 @pytest.mark.parametrize(
     ("path", "route"),
     [
-        ("/api/movies/7", "movie-service"), ("/api/genres", "movie-service"),
-        ("/search/x", "movie-service"), ("/ratings/movies/1/ratings", "movie-service"),
-        ("/api/customers", "customer-service"), ("/wishlists/1", "customer-service"),
-        ("/api/payments/webhook", "payment-service"), ("/create-payment", "payment-service"),
-        ("/transaction/1/2", "payment-service"), ("/purchases/1", "payment-service"),
-        ("/api/notifications/1", "notification-service"), ("/notifications/x", "notification-service"),
-        ("/api/auth/login", "identity-service"), ("/api/admin/users", "identity-service"),
+        ("/api/movies/7", "movie-service"),
+        ("/api/genres", "movie-service"),
+        ("/search/x", "movie-service"),
+        ("/ratings/movies/1/ratings", "movie-service"),
+        ("/api/customers", "customer-service"),
+        ("/wishlists/1", "customer-service"),
+        ("/api/payments/webhook", "payment-service"),
+        ("/create-payment", "payment-service"),
+        ("/transaction/1/2", "payment-service"),
+        ("/purchases/1", "payment-service"),
+        ("/api/notifications/1", "notification-service"),
+        ("/notifications/x", "notification-service"),
+        ("/api/auth/login", "identity-service"),
+        ("/api/admin/users", "identity-service"),
         ("/auth/forgot-password/reset", "identity-service"),
-        ("/movie-service/api/movies", None), ("/identity-service/api/admin/users", None),
-        ("/Api/movies", None), ("/", None), ("/actuator/env", None),
+        ("/movie-service/api/movies", None),
+        ("/identity-service/api/admin/users", None),
+        ("/Api/movies", None),
+        ("/", None),
+        ("/actuator/env", None),
     ],
-)  # fmt: skip
+)
 def test_the_estates_own_routes(path, route):
     tree = yaml.safe_load((CONFIG / "api-gateway.yml").read_text())
     found = load(Properties.of(tree), lambda _route: never)
