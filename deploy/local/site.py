@@ -18,6 +18,7 @@ SHARED: Final = CHECKOUT / ".data"
 
 PORTS: Final[Mapping[str, int]] = {
     "gateway": 8080,
+    "gateway-compat": 3000,
     "movie": 8081,
     "customer": 8082,
     "payment": 8083,
