@@ -89,7 +89,9 @@ class Upstream(asyncio.Protocol):
         self._headers, self._length, self._framed, self._endless = [], None, False, False
         self._answer = self._pool.loop.create_future()
         self._sent = body is None or whole is not None
-        self.deadline = self._pool.loop.time() + timeout_s
+        # Until the body is through, only an upstream that does not read is late: a slow client
+        # has a deadline of its own, and must not count against the upstream.
+        self.deadline = self._pool.loop.time() + timeout_s if self._sent else inf
         self._transport.write(_head(exchange, host, length, chunked=self._chunked) + (whole or b""))
         try:
             if body is not None and whole is None:
@@ -100,24 +102,27 @@ class Upstream(asyncio.Protocol):
             raise
 
     def send(self, data: bytes) -> None:
-        self.deadline = self._pool.loop.time() + self._deadline_s
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self) -> None:
         if self._chunked:
             self._transport.write(b"0\r\n\r\n")
         self._sent = True
-        self.deadline = self._pool.loop.time() + self._deadline_s
+        if self._stream is None:
+            self.deadline = self._pool.loop.time() + self._deadline_s
 
     def abort(self, error: Exception) -> None:
         self._fail(error)
 
     def pause_writing(self) -> None:
         if self._body is not None and not self._sent:
+            self.deadline = self._pool.loop.time() + self._deadline_s
             self._body.pause()
 
     def resume_writing(self) -> None:
         if self._body is not None and not self._sent:
+            if self._stream is None:
+                self.deadline = inf
             self._body.resume()
 
     # --- the answer
