@@ -83,7 +83,11 @@ def _serves(site: Site, house: str) -> bool:
     if not probes.answers(site.url(house, "/actuator/health/readiness")):
         return False
     if house == "gateway":
-        view = site.url(house, "/actuator/health/discoveryComposite/discoveryClient")
-        known = probes.fetch(view).json().get("details", {}).get("services", ())
-        return set(known) >= set(SERVICES.values())
+        # Every worker has a view of its own, and each connection may meet another worker.
+        return all(_known_to_gateway(site) >= set(SERVICES.values()) for _ in range(10))
     return bool(probes.registered(site.url("eureka")).get(SERVICES[house].upper()))
+
+
+def _known_to_gateway(site: Site) -> set[str]:
+    view = site.url("gateway", "/actuator/health/discoveryComposite/discoveryClient")
+    return set(probes.fetch(view).json().get("details", {}).get("services", ()))
