@@ -30,7 +30,6 @@ def create_app(environment: Environment) -> Flask:
             CustomerClient(customers), PaymentClient(payments), open_links=settings.open_links
         ),
         now=utc_now,
-        close=database.client.close,
     )
     web.install(app, environment, translations=mongo.TRANSLATIONS)
     app.register_blueprint(routes.bp)

@@ -1,6 +1,5 @@
 """What the routes of movie lean on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,4 +29,3 @@ class Deps:
     views: Views
     paywall: Paywall
     now: Clock
-    close: Callable[[], None]

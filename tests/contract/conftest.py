@@ -2,12 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.houses import Houses
+from tests.contract.houses import Houses, closed_clients
 
 
 @pytest.fixture
 def houses(request: pytest.FixtureRequest) -> Iterator[Houses]:
     """The six houses, built on fresh stores when they are asked for."""
     built = Houses(request.getfixturevalue)
-    yield built
-    built.close()
+    with closed_clients():
+        yield built
+        built.close()

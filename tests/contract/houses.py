@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.resources import files
 from typing import Any, Final
+from unittest import mock
 
 import psycopg2
 import pymongo
@@ -19,8 +19,9 @@ from flask import Flask
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from cloud.config import Environment, Properties
+from cloud.stores import mongo
 from cloud.testing import properties
-from tests.contract.client import HOUSES, CheckedClient, checked
+from tests.contract.client import CheckedClient, checked
 
 Need = Callable[[str], Any]  # pytest's getfixturevalue
 Values = dict[str, str]
@@ -56,7 +57,7 @@ BUILT: Final[Mapping[str, House]] = {
         samples={
             # The Lamplighter of Hội An, FREE; Red Dust Highway, RENTAL.
             "slug": ("the-lamplighter-of-hoi-an", "red-dust-highway", "drama"),
-            "id": ("f" * 24,),
+            "id": ("6867d1f472ea73737d647307", "f" * 24),
             "year": ("2019",),
         },
     ),
@@ -71,9 +72,19 @@ BUILT: Final[Mapping[str, House]] = {
 }
 
 
-def landed() -> list[str]:
-    """Return the houses that have a document to be held against."""
-    return [name for name in HOUSES if files(name).joinpath("openapi.yaml").is_file()]
+@contextmanager
+def closed_clients() -> Iterator[None]:
+    """Close what applications open at the document store: a process would close it by ending."""
+    made: list[pymongo.MongoClient[Any]] = []
+
+    def tracked(*args: Any, **options: Any) -> pymongo.MongoClient[Any]:
+        made.append(pymongo.MongoClient(*args, **options))
+        return made[-1]
+
+    with mock.patch.object(mongo, "MongoClient", tracked):
+        yield
+    for client in made:
+        client.close()
 
 
 class Houses:
@@ -107,8 +118,6 @@ class Houses:
             server.shutdown()
             thread.join()
             server.server_close()
-        for app in self._apps.values():
-            getattr(app.extensions["deps"], "close", lambda: None)()
         for given, name in self._databases:
             with _administrator(given) as cursor:
                 cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
+HOUSES: Final = ("identity", "movie", "customer", "payment", "notification", "gateway")
 # Answers of the door, listed with an operation or not (wire contract, section 2). 503 is left to
 # those who look for it: nothing that a caller sends may bring it about.
 GENERAL: Final = frozenset({400, 405, 413, 415, 429, 503})
@@ -230,6 +231,11 @@ def _validator(document: Document, uri: str) -> Draft202012Validator:
 def _pattern(template: str) -> re.Pattern[str]:
     parts = re.split(r"\{[^}]*\}", template)
     return re.compile("[^/]+".join(map(re.escape, parts)), re.DOTALL)
+
+
+def described() -> list[str]:
+    """Return the houses that have a document to be held against."""
+    return [name for name in HOUSES if files(name).joinpath("openapi.yaml").is_file()]
 
 
 @cache

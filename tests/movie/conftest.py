@@ -17,6 +17,7 @@ from cloud.testing import properties
 from movie import store
 from movie.app import create_app
 from tests.contract.client import CheckedClient, checked
+from tests.contract.houses import closed_clients
 
 Document = dict[str, Any]
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -130,6 +131,5 @@ def library(settings: dict[str, str], db: Database[Document], seed: Any) -> Iter
 
 
 def _serving(settings: dict[str, str]) -> Iterator[CheckedClient]:
-    app = create_app(Environment(properties("movie-service", settings)))
-    yield checked(app, "movie")
-    app.extensions["deps"].close()
+    with closed_clients():
+        yield checked(create_app(Environment(properties("movie-service", settings))), "movie")

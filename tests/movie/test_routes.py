@@ -388,7 +388,6 @@ def test_open_links_restore_what_the_unmodified_app_expects(client, settings):
     )
     open_client = checked(app, "movie")
     assert play(open_client, RENTAL).json["data"]["m3u8Url"]
-    app.extensions["deps"].close()
 
 
 def test_open_writes_let_anybody_edit(client, settings):
@@ -397,7 +396,6 @@ def test_open_writes_let_anybody_edit(client, settings):
     )
     open_client = checked(app, "movie")
     assert open_client.post("/api/movies", json=NEW).status_code == 201
-    app.extensions["deps"].close()
 
 
 def test_editors_at_once_lose_no_view(client):
@@ -417,6 +415,7 @@ def test_editors_at_once_lose_no_view(client):
     assert client.get(f"/api/movies/{key}").json["data"]["view"] == before + 10
 
 
+@pytest.mark.usefixtures("client")
 def test_without_its_store_the_service_says_so(settings):
     """The wait is short, the answer honest, and readiness tells the balancer."""
     away = "mongodb://127.0.0.1:1/moviedb"
@@ -427,4 +426,3 @@ def test_without_its_store_the_service_says_so(settings):
     assert client.get(f"/api/movies/slug/{FREE}/play").status_code == 503
     assert client.get("/actuator/health/readiness").status_code == 503
     assert client.get("/actuator/health/liveness").status_code == 200
-    app.extensions["deps"].close()

@@ -1,0 +1,101 @@
+"""The judge itself: what it must not let pass."""
+
+import json
+
+import pytest
+from flask import Flask, Response
+
+from tests.contract.client import checked
+from tests.contract.openapi import (
+    OF_THE_GATEWAY,
+    ContractError,
+    Received,
+    document,
+    ensure_agrees,
+    ensure_request,
+)
+
+TIME = "2026-01-30T16:48:39.123456"
+
+
+def enveloped(data: object, **changes: object) -> bytes:
+    body = {"success": True, "message": "Success", "data": data, "timestamp": TIME} | changes
+    return json.dumps(body).encode()
+
+
+def failure(**changes: object) -> bytes:
+    return enveloped(None, success=False, message="No", **changes)
+
+
+def judge(body: bytes, status: int = 200, kind: str = "application/json", **more: str) -> None:
+    received = Received("GET", more.get("path", "/api/years"), status, kind, body)
+    ensure_agrees([document("movie")], received)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind"),
+    [
+        pytest.param(enveloped([2024]), 200, "application/json", id="as declared"),
+        pytest.param(enveloped([]), 200, "application/json; charset=utf-8", id="with a parameter"),
+        pytest.param(failure(), 503, "application/json", id="what any operation may answer"),
+    ],
+)
+def test_what_agrees(body, status, kind):
+    judge(body, status, kind)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "kind", "reason"),
+    [
+        pytest.param(enveloped(["2024"]), 200, "application/json", "not of type", id="a text"),
+        pytest.param(b'{"success": true}', 200, "application/json", "required", id="keys missing"),
+        pytest.param(
+            enveloped([], timestamp=TIME + "Z"), 200, "application/json", "match", id="an offset"
+        ),
+        pytest.param(enveloped([2024]), 200, "text/html", "text/html", id="the wrong type"),
+        pytest.param(b"<html>", 200, "application/json", "no JSON", id="no JSON"),
+        pytest.param(enveloped([]), 201, "application/json", "declares", id="another success"),
+        pytest.param(failure(), 404, "application/json", "declares", id="an undeclared failure"),
+        pytest.param(failure(), 500, "application/json", "declares", id="a fault of the server"),
+        pytest.param(b"<html>", 503, "text/html", "text/html", id="a failure in HTML"),
+        pytest.param(enveloped(None), 503, "application/json", "False", id="a cheerful failure"),
+        pytest.param(
+            failure(trace="at x"), 503, "application/json", "Additional", id="a failure that tells"
+        ),
+    ],
+)
+def test_what_does_not(body, status, kind, reason):
+    with pytest.raises(ContractError, match=reason):
+        judge(body, status, kind)
+
+
+def test_a_path_outside_the_document_is_unknown_or_management():
+    judge(failure(), 404, path="/api/elsewhere")
+    judge(b"up 1", 200, "text/plain", path="/actuator/prometheus")
+    with pytest.raises(ContractError, match="no document"):
+        judge(enveloped(None), 200, path="/api/elsewhere")
+
+
+def test_a_literal_path_goes_before_a_templated_one():
+    found = [document("movie").find("GET", f"/api/movies/{end}") for end in ("trending", "x")]
+    assert [operation and operation.id for operation in found] == ["trendingMovies", "getMovieById"]
+
+
+def test_the_gateways_short_form_is_a_failure_too():
+    body = b'{"success": false, "message": "No", "status": 503}'
+    for path in ("/api/years", "/api/elsewhere"):
+        received = Received("GET", path, 503, "application/json", body)
+        ensure_agrees([document("movie")], received, general=OF_THE_GATEWAY)
+
+
+def test_an_accepted_body_must_be_documented():
+    ensure_request(document("movie"), "POST", "/api/movies", {"name": "x", "slug": "x"})
+    with pytest.raises(ContractError, match="createMovie"):
+        ensure_request(document("movie"), "POST", "/api/movies", {"name": "x"})
+
+
+def test_the_client_raises_where_the_test_stands():
+    app = Flask("liar")
+    app.get("/api/years")(lambda: Response(enveloped(["soon"]), mimetype="application/json"))
+    with pytest.raises(ContractError, match="GET /api/years answered 200"):
+        checked(app, "movie").get("/api/years")
