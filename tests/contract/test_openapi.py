@@ -1,11 +1,13 @@
 """The judge itself: what it must not let pass."""
 
 import json
+import threading
 
 import pytest
 from flask import Flask, Response
+from werkzeug.serving import make_server
 
-from tests.contract.client import checked
+from tests.contract.client import CheckedSession, checked
 from tests.contract.openapi import (
     OF_THE_GATEWAY,
     ContractError,
@@ -94,8 +96,30 @@ def test_an_accepted_body_must_be_documented():
         ensure_request(document("movie"), "POST", "/api/movies", {"name": "x"})
 
 
-def test_the_client_raises_where_the_test_stands():
+@pytest.fixture
+def liar() -> Flask:
+    """Years as texts, and a stream of events where a list belongs."""
     app = Flask("liar")
     app.get("/api/years")(lambda: Response(enveloped(["soon"]), mimetype="application/json"))
+    app.get("/api/genres")(lambda: Response(enveloped([]), mimetype="application/json"))
+    return app
+
+
+def test_flasks_client_raises_where_the_test_stands(liar):
     with pytest.raises(ContractError, match="GET /api/years answered 200"):
-        checked(app, "movie").get("/api/years")
+        checked(liar, "movie").get("/api/years")
+
+
+def test_the_session_does_so_over_the_wire(liar):
+    server = make_server("127.0.0.1", 0, liar)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        with CheckedSession(f"http://127.0.0.1:{server.server_port}", ["movie"]) as session:
+            assert session.get("/api/genres").json()["data"] == []
+            with pytest.raises(ContractError, match="GET /api/years answered 200"):
+                session.get("/api/years")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
