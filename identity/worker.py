@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 from cloud.clock import Clock, utc_now
 from cloud.config import Environment
 from cloud.errors import UnavailableError
-from cloud.messaging import RabbitSettings, Relay, rabbit
+from cloud.messaging import RabbitSettings, rabbit
+from cloud.messaging.relay import Relay
 from cloud.stores import postgres, redis
 from identity.events import EXCHANGE, NOTICES
 from identity.service import Passwords
@@ -80,15 +81,15 @@ def upkeep(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
 
 
 def _await_tables(engine: Engine, stop: Event) -> None:
-    """Wait for the database; who comes first makes the tables."""
+    """Wait for the database, and for its tables, which `prepare` makes."""
     database = rabbit.Outage("database")
     while not stop.is_set():
         try:
-            postgres.migrate(engine, "identity")
+            if postgres.migrated(engine, "identity"):
+                return
+            stop.wait(_LOOK_AROUND.total_seconds())
         except UnavailableError as error:
             database.away(error, stop)
-        else:
-            return
 
 
 def custodian(environment: Environment, stop: Event) -> None:

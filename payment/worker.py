@@ -1,25 +1,28 @@
-"""The other processes of payment: migrations, the relay of its outbox, the sandbox provider."""
+"""The other processes of payment: migrations, the relay of its outbox, the provider's clerk."""
 
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
-import structlog
 from opentelemetry.trace import SpanKind
+from sqlalchemy import Engine
 
 from cloud import tracing
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.errors import UnavailableError
-from cloud.messaging import RabbitSettings, Relay, rabbit
+from cloud.messaging import RabbitSettings, rabbit
+from cloud.messaging.relay import Relay
 from cloud.stores import postgres
 from payment import service
+from payment.app import provider
 from payment.events import EXCHANGE, JVM_EXCHANGE
+from payment.schema import dump_event, parse_event, sign
 from payment.settings import Settings
-from payment.store import Sandbox, SqlKeys, SqlTransactions, messages
-
-log = structlog.get_logger()
+from payment.store import Sandbox, SqlKeys, SqlLimits, SqlTransactions, messages
 
 # A JVM consumer binds its queue to its own exchange; what we publish reaches both.
 _TOPOLOGY: Final = (
@@ -27,7 +30,9 @@ _TOPOLOGY: Final = (
     rabbit.exchange(JVM_EXCHANGE),
     rabbit.exchange_binding(EXCHANGE, JVM_EXCHANGE),
 )
+_RECONCILE_EVERY: Final = timedelta(seconds=30)
 _PURGE_EVERY: Final = timedelta(hours=1)
+_EVENTS_KEPT: Final = timedelta(days=30)
 _LOOK_AROUND: Final = timedelta(seconds=1)
 
 
@@ -46,57 +51,105 @@ def relay(environment: Environment, stop: Event) -> None:
     Relay(engine, messages, settings, properties.application, _TOPOLOGY).run(stop)
 
 
-def sandbox(environment: Environment, stop: Event) -> None:
-    """Decide what the sandbox was asked to collect; forget old idempotency keys on the way."""
-    settings = Settings.of(environment.properties)
-    engine = postgres.engine(environment.properties)
-    provider = Sandbox(engine, settings.sandbox_delay)
-    transactions, keys = SqlTransactions(engine), SqlKeys(engine, settings.claim_lease)
-    database, purged = rabbit.Outage("database"), utc_now() - _PURGE_EVERY
-    while not stop.is_set():
-        try:
-            with provider.listening() as wait:
-                database.back()
-                while not stop.is_set():
-                    decide(provider, transactions)
-                    if utc_now() - purged >= _PURGE_EVERY:
-                        purged = utc_now()
-                        keys.purge(before=purged - settings.kept_for)
-                    wait(_until(provider).total_seconds())
-        except UnavailableError as error:
-            database.away(error, stop)
+def tell(collector: Sandbox, transactions: SqlTransactions) -> int:
+    """Bring every verdict in by the provider's door, in the trace of its request.
 
-
-def decide(provider: Sandbox, transactions: SqlTransactions) -> int:
-    """Deliver every verdict whose time has come, in the trace of its request; return how many.
-
-    A crash after `settle` delivers the verdict once more, which then changes nothing.
+    A crash after `receive` brings the same event once more, which then changes nothing.
     """
-    ripe = provider.due(now=utc_now())
+    ripe, secret = collector.due(now=utc_now()), secrets.token_hex()
     for verdict, context in ripe:
         tracing.correlation_id.set(context.get(tracing.CORRELATION))
         parent = tracing.extract(context)
-        with tracing.span("sandbox settle", SpanKind.INTERNAL, parent=parent):
-            changed = service.settle(verdict, transactions=transactions, now=utc_now())
-            provider.told(verdict.transaction_id, now=utc_now())
-            log.info(
-                "payment_settled",
-                transaction_id=verdict.transaction_id,
-                status=verdict.status,
-                changed=changed,
-            )
+        with tracing.span("sandbox event", SpanKind.INTERNAL, parent=parent):
+            raw, now = dump_event(verdict), utc_now()
+            notice = parse_event(raw, sign(raw, secret, now=now), secret, now=now)
+            service.receive(notice, transactions=transactions, now=now)
+            collector.told(verdict.transaction_id, now=utc_now())
     tracing.correlation_id.set(None)
     return len(ripe)
 
 
-def _until(provider: Sandbox) -> timedelta:
+def clerk(environment: Environment, stop: Event) -> None:
+    """Find out what nobody told: old pending payments, open refunds; forget what is over.
+
+    For the sandbox it is also the messenger, who brings its events in.
+    """
+    settings = Settings.of(environment.properties)
+    engine = postgres.engine(environment.properties)
+    collector = provider(environment, settings, engine)
+    transactions, database = SqlTransactions(engine), rabbit.Outage("database")
+    rounds = _Rounds(settings, engine, collector, transactions)
+    while not stop.is_set():
+        try:
+            with _waiting(collector, stop) as wait:
+                database.back()
+                while not stop.is_set():
+                    if isinstance(collector, Sandbox):
+                        tell(collector, transactions)
+                    rounds.make()
+                    wait(_until(collector).total_seconds())
+        except UnavailableError as error:
+            database.away(error, stop)
+
+
+class _Rounds:
+    """What the clerk does from time to time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        collector: service.Provider | None,
+        transactions: SqlTransactions,
+    ) -> None:
+        self._settings, self._engine = settings, engine
+        self._collector, self._transactions = collector, transactions
+        self._reconcile_at = self._purge_at = utc_now()
+
+    def make(self) -> None:
+        """Do what is due."""
+        now = utc_now()
+        after = self._settings.reconcile_after
+        if self._collector is not None and now >= self._reconcile_at:
+            self._reconcile_at = now + min(after / 2, _RECONCILE_EVERY)
+            both: Mapping[str, Any] = {
+                "transactions": self._transactions,
+                "provider": self._collector,
+                "after": after,
+                "now": utc_now,
+            }
+            service.reconcile(give_up=self._settings.give_up, **both)
+            service.repeat_refunds(**both)
+        if now >= self._purge_at:
+            self._purge_at = now + _PURGE_EVERY
+            purge(self._engine, self._settings, now=now)
+
+
+def purge(engine: Engine, settings: Settings, *, now: datetime) -> None:
+    """Forget answers of idempotency keys, ids of events, counters and sandbox intents."""
+    SqlKeys(engine, settings.claim_lease).purge(before=now - settings.kept_for)
+    SqlLimits(engine).purge(before=now - settings.kept_for)
+    SqlTransactions(engine).purge_events(before=now - _EVENTS_KEPT)
+    Sandbox(engine, settings.sandbox_delay, settings.sandbox_method).purge(
+        before=now - _EVENTS_KEPT
+    )
+
+
+@contextmanager
+def _waiting(collector: service.Provider | None, stop: Event) -> Iterator[Callable[[float], Any]]:
+    """Yield a wait of so many seconds; a new intent of the sandbox ends it early."""
+    if isinstance(collector, Sandbox):
+        with collector.listening() as wait:
+            yield wait
+    else:
+        yield stop.wait
+
+
+def _until(collector: service.Provider | None) -> timedelta:
     """Tell how long nothing is due; at most a moment, so that a stop is seen."""
-    due = provider.next_due()
+    due = collector.next_due() if isinstance(collector, Sandbox) else None
     left = _LOOK_AROUND if due is None else due - utc_now()
     return min(max(left, timedelta()), _LOOK_AROUND)
 
 
-COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {
-    "relay": relay,
-    "sandbox": sandbox,
-}
+COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"relay": relay, "clerk": clerk}

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cloud.errors import ConfigurationError
 
-PREFIX = "{cipher}"
 Decrypt = Callable[[str], str]
 
 _IV = 16

@@ -1,17 +1,17 @@
 """An immutable snapshot over ordered sources: what a property's value is, and who says so."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Self
 
 from cloud.config import names
-from cloud.config.cipher import PREFIX, Decrypt, decryptor
 from cloud.config.placeholders import random_value, resolve
 from cloud.config.sources import ENVIRONMENT, PropertySource, PropertyValue, from_mapping
 from cloud.errors import ConfigurationError
 
+_ENCRYPTED = "{cipher}"
 _SIMPLE = re.compile(r"([+-]?\d+)\s*([a-zA-Z]{0,2})$")
 _ISO = re.compile(
     r"(?P<sign>[+-]?)P(?:(?P<d>\d+)D)?"
@@ -50,7 +50,7 @@ class Properties:
         self.sources = tuple(sources)
         self._entries: dict[str, _Entry] = {}
         self._variables: dict[str, _Entry] = {}
-        self._decrypt: Decrypt | None = None
+        self._decrypt: Callable[[str], str] | None = None
         self._fill()
 
     @classmethod
@@ -112,7 +112,7 @@ class Properties:
         if name in within:
             raise ConfigurationError("refers to itself through its placeholders")
         text = entry.held.value
-        if text.startswith(PREFIX):
+        if text.startswith(_ENCRYPTED):
             return self._plain(text)
         if "${" not in text:
             return text
@@ -120,8 +120,11 @@ class Properties:
 
     def _plain(self, text: str) -> str:
         try:
+            # Most instances meet no such value, and need not hold a library for it.
+            from cloud.config.cipher import decryptor  # noqa: PLC0415
+
             self._decrypt = self._decrypt or decryptor(self.get)
-            return self._decrypt(text.removeprefix(PREFIX))
+            return self._decrypt(text.removeprefix(_ENCRYPTED))
         except ConfigurationError as error:
             raise ConfigurationError(f"cannot be decrypted: {error}") from None
         except Exception:  # noqa: BLE001 - whatever fails, its text could hold the secret

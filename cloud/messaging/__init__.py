@@ -2,11 +2,12 @@
 
 Every event arrives at least once: publishers keep it until the broker has confirmed it, consumers
 acknowledge it after their work is stored. What a house must add is a key to recognise a double by.
+
+`cloud.messaging.relay` and `.outbox` stand for themselves: who only consumes loads no SQL.
 """
 
 from cloud.messaging.consumer import Consumer, Delivery, Hopeless
 from cloud.messaging.event import Event
 from cloud.messaging.rabbit import RabbitSettings
-from cloud.messaging.relay import Relay
 
-__all__ = ["Consumer", "Delivery", "Event", "Hopeless", "RabbitSettings", "Relay"]
+__all__ = ["Consumer", "Delivery", "Event", "Hopeless", "RabbitSettings"]

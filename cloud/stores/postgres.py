@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import psycopg2
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 from psycopg2 import extensions
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import URL, Engine, create_engine, event, exc, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
@@ -110,12 +107,9 @@ def migrate(engine: Engine, house: str) -> None:
     Raises:
         UnavailableError: the database is away.
     """
-    folder = _folder(house)
-    config = Config()
-    script = ScriptDirectory(folder, version_locations=[folder])
-
-    def upgrade(revision: Any, _: Any) -> Any:
-        return script._upgrade_revs("head", revision)  # noqa: SLF001 - as Alembic's own command does
+    # Here, and only here, since the process that prepares an instance ends: the others, which live
+    # on, never hold Alembic.
+    from cloud.stores import migrations  # noqa: PLC0415
 
     with engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
@@ -125,20 +119,28 @@ def migrate(engine: Engine, house: str) -> None:
             connection.execute(text(f"SET LOCAL statement_timeout = {_ms(_MIGRATION_LIMIT)}"))
             lock = {"key": zlib.crc32(f"nozie:migrations:{house}".encode())}
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), lock)
-            _run(EnvironmentContext(config, script, fn=upgrade), connection)
+            migrations.upgrade(connection, _folder(house))
 
 
-def _run(environment: EnvironmentContext, connection: Connection) -> None:
-    with environment:
-        environment.configure(connection=connection)
-        environment.run_migrations()
+def migrated(engine: Engine, house: str) -> bool:
+    """Tell whether the database has all of `<house>/migrations/NNNN_*.py`; NNNN is the revision.
+
+    Raises:
+        UnavailableError: the database is away.
+    """
+    newest = max(path.name[:4] for path in _folder(house).glob("[0-9]*.py"))
+    with engine.connect() as connection:
+        if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None:
+            return False
+        found = connection.execute(text("SELECT max(version_num) FROM alembic_version")).scalar()
+    return found is not None and found >= newest
 
 
-def _folder(house: str) -> str:
+def _folder(house: str) -> Path:
     spec = importlib.util.find_spec(house)
     if spec is None or spec.origin is None:
         raise ConfigurationError(f"{house}: there is no such package")
-    return str(Path(spec.origin).parent / "migrations")
+    return Path(spec.origin).parent / "migrations"
 
 
 def _url(properties: Properties) -> URL:
@@ -171,6 +173,10 @@ class _Pool(QueuePool):
             return super().connect()
         except exc.TimeoutError as busy:
             raise UnavailableError("the database has no connection free") from busy
+
+    def has_connected(self) -> bool:
+        """Tell whether it has a connection, or one is being made; takes no lock."""
+        return self.overflow() > -self.size()
 
 
 class _Connection(extensions.connection):
@@ -242,7 +248,10 @@ def _forget_after_fork(made: Engine) -> None:
     kept = weakref.ref(made)
 
     def forget() -> None:
-        if (alive := kept()) is not None:
+        alive = kept()
+        # A pool that has no connection yet, as in an arbiter, is good for the child as it is; a
+        # new one would cost every child 2 MB of pages that were shared.
+        if alive is not None and isinstance(alive.pool, _Pool) and alive.pool.has_connected():
             alive.dispose(close=False)
 
     os.register_at_fork(after_in_child=forget)

@@ -23,10 +23,10 @@ from cloud.messaging import (
     Event,
     Hopeless,
     RabbitSettings,
-    Relay,
     outbox,
     rabbit,
 )
+from cloud.messaging.relay import Relay
 from cloud.stores import postgres
 from tests.wire import Wire
 
