@@ -61,6 +61,7 @@ class Neighbours:
         records: what GET /api/customers answers.
         bought: pairs of customer and movie.
         status: answered instead, when set.
+        answering: cleared, a request hangs.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,8 @@ class Neighbours:
         self.bought: set[tuple[int, str]] = set()
         self.status: int | None = None
         self.tokens: list[str | None] = []
+        self.answering = threading.Event()
+        self.answering.set()
         app = Flask("neighbours")
         app.before_request(self._record)
         app.get("/api/customers")(self._customers)
@@ -79,6 +82,7 @@ class Neighbours:
 
     def _record(self) -> Any:
         self.tokens.append(request.headers.get("Authorization"))
+        self.answering.wait(10)
         return (jsonify(success=False), self.status) if self.status else None
 
     def _customers(self) -> Any:
@@ -90,6 +94,7 @@ class Neighbours:
 
     def close(self) -> None:
         """Stop listening: from then on a call is refused."""
+        self.answering.set()
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
