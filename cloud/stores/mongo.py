@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-from pymongo import MongoClient
-from pymongo.database import Database
-from pymongo.errors import ConfigurationError as DriverConfigurationError
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, InvalidURI
-from pymongo.uri_parser import parse_uri
+from cloud.lean import without
+
+with without("cryptography", "OpenSSL"):  # TLS by pyOpenSSL; Python's own is there
+    from pymongo import MongoClient
+    from pymongo.database import Database
+    from pymongo.errors import ConfigurationError as DriverConfigurationError
+    from pymongo.errors import ConnectionFailure, ExecutionTimeout, InvalidURI
+    from pymongo.uri_parser import parse_uri
 
 from cloud.config import Properties
 from cloud.errors import CloudError, ConfigurationError, UnavailableError
