@@ -180,6 +180,8 @@ class Upstream(asyncio.Protocol):
             stream.end()
         if self._keep and self._sent:
             self._body = None
+            # The last bytes may have found the client's buffer full; the next answer is not theirs.
+            self._transport.resume_reading()
             self._pool.keep(self)
         else:
             self.abandon()

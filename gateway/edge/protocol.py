@@ -217,6 +217,8 @@ class Connection(asyncio.Protocol):
             self.deadline = inf
         if body is not None:
             body.end()
+            # Its last bytes may have found the upstream's buffer full; nobody else would tell.
+            self._release(_FULL)
 
     def _welcome(self) -> None:
         if self._receiving is self._current and not self._transport.is_closing():

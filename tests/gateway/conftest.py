@@ -118,6 +118,9 @@ class Upstream:
                        b"Access-Control-Allow-Origin: *\r\nX-Correlation-Id: service\r\n"
                        b'Content-Length: 11\r\n\r\n{"ok":true}')  # fmt: skip
 
+    def page(self, client, *_):
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 102400\r\n\r\n" + b"x" * 102400)
+
     def chunked(self, client, *_):
         client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         client.sendall(b"4\r\ndefg\r\n0\r\n\r\n")
