@@ -23,6 +23,7 @@ Say = Callable[[str], None]
 
 _PATIENCE_S: Final = 120
 _TAIL_LINES: Final = 15
+_LINE_LENGTH: Final = 600
 
 
 def _quiet(_line: str) -> None:
@@ -44,10 +45,14 @@ class Estate:
         self._supervisor = Supervisor(self.site)
         core = [*servers.stores(self.site), jvm.eureka(self.site), jvm.config(self.site)]
         self._programs = {
-            program.name: program for program in (*core, *services(self.site), *ops(self.site))
+            program.name: program
+            for program in (*core, *services(self.site), *ops(self.site), jvm.gateway(self.site))
         }
         self.ops: Final = tuple(program.name for program in ops(self.site))
-        self.core: Final = tuple(name for name in self._programs if name not in self.ops)
+        compared = jvm.gateway(self.site).name
+        self.core: Final = tuple(
+            name for name in self._programs if name not in (*self.ops, compared)
+        )
 
     def address(self, name: str) -> str:
         """Give the `host:port` of a server or a service."""
@@ -189,7 +194,8 @@ class Estate:
     def _reason(self, program: Program, what: str) -> str:
         file = self.log(program.name)
         lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-        tail = "\n".join(f"    {line}" for line in lines[-_TAIL_LINES:])
+        told = [line for line in lines if '"log.level":"debug"' not in line]
+        tail = "\n".join(f"    {line[:_LINE_LENGTH]}" for line in told[-_TAIL_LINES:])
         return f"{program.name} {what}; the end of {file}:\n{tail}"
 
     def _check_ports(self, programs: list[Program]) -> None:

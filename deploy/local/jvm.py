@@ -12,7 +12,7 @@ from deploy.local.site import CHECKOUT, HOST, SHARED, EstateError, Site, locked
 
 _SOURCES: Final = CHECKOUT / "deploy" / "jvm"
 _TARGET: Final = SHARED / "jvm"
-_JAVA: Final = {
+JAVA: Final = {
     "openjdk-17-jdk-headless": "javac",
     "maven": "mvn",
 }
@@ -36,8 +36,8 @@ def eureka(site: Site) -> Program:
         environment={"SERVER_PORT": str(site.ports["eureka"])},
         ready=lambda: probes.answers(site.url("eureka", "/eureka/apps")),
         ports=("eureka",),
-        packages=_JAVA,
-        prepare=lambda: _prepare("eureka"),
+        packages=JAVA,
+        prepare=lambda: install("eureka"),
         exit_codes=_STOPPED_BY_TERM,
         shows=site.url("eureka") + "/",
     )
@@ -59,10 +59,28 @@ def config(site: Site) -> Program:
         },
         ready=lambda: probes.answers(site.url("config", "/actuator/health")),
         ports=("config",),
-        packages=_JAVA,
-        prepare=lambda: _prepare("config-server"),
+        packages=JAVA,
+        prepare=lambda: install("config-server"),
         exit_codes=_STOPPED_BY_TERM,
         shows=site.url("config", "/identity-service/dev"),
+    )
+
+
+def gateway(site: Site) -> Program:
+    """Describe the stock Spring Cloud Gateway: ours is compared with it, nothing runs through it."""
+    return Program(
+        name="spring-gateway",
+        tier=5,
+        command=_spring(site, "gateway", "SpringGateway", "application.yml", heap="160m"),
+        environment={
+            "SERVER_PORT": str(site.ports["spring-gateway"]),
+            "NOZIE_SPRING_GATEWAY_ROUTES": str(site.path("spring-gateway", "routes.yml")),
+        },
+        ready=lambda: probes.answers(site.url("spring-gateway", "/actuator/health")),
+        ports=("spring-gateway",),
+        packages=JAVA,
+        prepare=lambda: install("gateway"),
+        exit_codes=_STOPPED_BY_TERM,
     )
 
 
@@ -78,8 +96,8 @@ def admin(site: Site) -> Program:
         },
         ready=lambda: probes.answers(site.url("admin", "/actuator/health")),
         ports=("admin",),
-        packages=_JAVA,
-        prepare=lambda: _prepare("admin"),
+        packages=JAVA,
+        prepare=lambda: install("admin"),
         exit_codes=_STOPPED_BY_TERM,
         shows=site.url("admin") + "/",
     )
@@ -102,8 +120,8 @@ def zipkin(site: Site) -> Program:
         command=("java", "-Xmx256m", *_FLAGS, "-jar", str(jar), *words),
         ready=lambda: probes.answers(site.url("zipkin", "/health")),
         ports=("zipkin",),
-        packages=_JAVA,
-        prepare=lambda: _prepare("zipkin"),
+        packages=JAVA,
+        prepare=lambda: install("zipkin"),
         exit_codes=_STOPPED_BY_TERM,
         shows=site.url("zipkin", "/zipkin/"),
     )
@@ -120,18 +138,18 @@ def elasticsearch(site: Site) -> Program:
     )
 
     def prepare() -> None:
-        _prepare("elasticsearch")
+        install("elasticsearch")
         for folder in ("modules", "plugins", "config", "tmp"):
             (home / folder).mkdir(parents=True, exist_ok=True)
 
-    path = _class_path("elasticsearch")
+    path = class_path("elasticsearch")
     return Program(
         name="elasticsearch",
         tier=5,
         command=("java", "-Xmx256m", *_FLAGS, *words, "-cp", path, "ElasticsearchNode"),
         ready=lambda: probes.answers(site.url("elasticsearch", "/_cluster/health")),
         ports=("elasticsearch", "elasticsearch-transport"),
-        packages=_JAVA,
+        packages=JAVA,
         prepare=prepare,
         settle=lambda: _put_template(site),
         exit_codes=_STOPPED_BY_TERM,
@@ -154,7 +172,8 @@ def eureka_url(site: Site) -> str:
     return site.url("eureka", "/eureka/")
 
 
-def _class_path(module: str) -> str:
+def class_path(module: str) -> str:
+    """Give the class path of a server; `install` makes it."""
     return f"{_TARGET}/{module}/classes:{_TARGET}/{module}/lib/*"
 
 
@@ -163,10 +182,10 @@ def _spring(site: Site, module: str, main: str, settings: str, heap: str) -> tup
     location = f"--spring.config.location=file:{_SOURCES / module / settings}"
     temporary = f"-Djava.io.tmpdir={site.path('run', 'tmp')}"
     flags = (f"-Xmx{heap}", "-XX:ReservedCodeCacheSize=48m", *_FLAGS, temporary)
-    return ("java", *flags, "-cp", _class_path(module), main, location)
+    return ("java", *flags, "-cp", class_path(module), main, location)
 
 
-def _prepare(module: str) -> None:
+def install(module: str) -> None:
     """Fetch the class path of a server and compile the little that is ours, if that changed."""
     sources = sorted((_SOURCES / module).glob("*.java"))
     wanted = "".join(

@@ -38,6 +38,7 @@ PORTS: Final[Mapping[str, int]] = {
     "elasticsearch": 9200,
     "elasticsearch-transport": 9300,
     "admin": 9093,
+    "spring-gateway": 8090,
     # In containers only:
     "grafana": 3001,
     "kibana": 5601,
