@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/installed.txt
 ESTATE := $(VENV)/bin/python -m deploy.local
-CODE   := cloud gateway identity movie customer payment notification deploy tests
+CODE   := cloud gateway identity movie customer payment notification deploy bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status logs journey restart clean ops ops-down check format test lock
+.PHONY: help setup up down status logs journey restart clean ops ops-down check format test bench lock
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ format: $(STAMP) ## ruff's formatter and fixes
 
 test: check      ## check, unit, contract and system tests, on servers that the run starts itself
 	@$(VENV)/bin/python -m pytest $(TESTS)
+
+bench: $(STAMP)  ## our gateway, Spring Cloud Gateway and nginx, measured in turns (14 minutes)
+	@$(VENV)/bin/python -m bench $(BENCH)
 
 lock: $(STAMP)   ## compile requirements/*.in to hashed *.txt
 	@for file in requirements/*.in; do \
