@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cloud.clock import Clock
-from customer.service import Customers
+from customer.service import Customers, Memberships
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,4 +11,5 @@ class Deps:
     """One frozen list, made by `app.create_app`, or by a test."""
 
     customers: Customers
+    memberships: Memberships
     now: Clock

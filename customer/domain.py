@@ -1,7 +1,8 @@
-"""Customer records: values and rules."""
+"""Customer records and memberships: values and rules."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from cloud.errors import DeniedError, InvalidError, NotFoundError
 
@@ -41,6 +42,17 @@ class NotYoursError(DeniedError):
         super().__init__("A record can be created for your own e-mail only")
 
 
+class UnknownPlanError(InvalidError):
+    """A plan was paid for of which nobody says how long it lasts."""
+
+    def __init__(self, plan: str) -> None:
+        super().__init__(f"nozie.plans.{plan}.length is not set")
+
+
+class UndecidedPaymentError(Exception):
+    """Whether the money came cannot be told yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Details:
     """What its owner may write into a record."""
@@ -51,6 +63,77 @@ class Details:
     avatar_url: str | None = None
     date_of_birth: str | None = None
     gender: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The time that one payment bought."""
+
+    starts_at: datetime
+    ends_at: datetime
+
+    def left(self, now: datetime) -> timedelta:
+        """Return how much of it has not passed yet."""
+        return max(timedelta(), self.ends_at - max(self.starts_at, now))
+
+    def earlier(self, by: timedelta) -> "Period":
+        """Move it towards the past."""
+        return Period(self.starts_at - by, self.ends_at - by)
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Whether a customer is subscribed, and until when.
+
+    Attributes:
+        flag: as stored; None in a record of a JVM service counts as not subscribed.
+        ends_at: None with a set flag is a membership without an end: an ADMIN began it, here or
+            through a JVM service, and payments neither lengthen nor shorten it.
+    """
+
+    flag: bool | None
+    ends_at: datetime | None
+
+    def is_active(self, now: datetime) -> bool:
+        """Tell by the clock: an end that has come counts before anybody has cleared the flag."""
+        return bool(self.flag) and (self.ends_at is None or self.ends_at > now)
+
+    @property
+    def is_endless(self) -> bool:
+        return bool(self.flag) and self.ends_at is None
+
+    def extended(self, length: timedelta, now: datetime) -> tuple["Membership", Period]:
+        """Add `length` after the present end, or from now on when that has passed."""
+        if self.is_endless:
+            return self, Period(now, now)
+        start = max(now, self.ends_at or now)
+        return Membership(flag=True, ends_at=start + length), Period(start, start + length)
+
+    def shortened(self, by: timedelta, now: datetime) -> "Membership":
+        """Bring the end nearer; one that has come ends the membership."""
+        if self.ends_at is None:
+            return self
+        ends_at = self.ends_at - by
+        return Membership(self.flag, ends_at) if ends_at > now else NO_MEMBERSHIP
+
+
+ENDLESS: Final = Membership(flag=True, ends_at=None)
+NO_MEMBERSHIP: Final = Membership(flag=False, ends_at=None)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPayment:
+    """A payment for a plan.
+
+    Attributes:
+        length: what was sold; None from a publisher that does not say.
+    """
+
+    transaction_id: int
+    customer_id: int | None
+    user_id: int | None
+    plan: str
+    length: timedelta | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +150,7 @@ class Customer:
     user_id: int | None
     details: Details
     firebase_uid: str | None
-    is_subscribed: bool | None
+    membership: Membership
     stripe_customer_id: str | None
     created_at: datetime | None
     updated_at: datetime | None
@@ -76,3 +159,11 @@ class Customer:
 def same_address(one: str, other: str | None) -> bool:
     """Tell whether two e-mail addresses are one, ignoring case."""
     return other is not None and one.casefold() == other.casefold()
+
+
+_PLAN: Final = "plan:"
+
+
+def plan_name(movie_id: str | None) -> str | None:
+    """Return the plan that `plan:<name>` names, None for a title."""
+    return movie_id.removeprefix(_PLAN) if movie_id and movie_id.startswith(_PLAN) else None

@@ -1,10 +1,12 @@
 """HTTP in, one use case, HTTP out."""
 
+from datetime import datetime
 from typing import Any
 
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from cloud.errors import InvalidError
 from cloud.web import (
     authenticated,
     caller,
@@ -13,7 +15,9 @@ from cloud.web import (
     json_body,
     ok,
     principal,
+    query_bool,
     query_int,
+    roles,
 )
 from customer import service
 from customer.deps import Deps
@@ -31,43 +35,50 @@ _LAST_PAGE = 2**31 - 1
 def create_customer() -> ResponseReturnValue:
     """Answer 201 with the new record."""
     deps, body = current(Deps), CustomerRequest.parse(json_body())
+    now = deps.now()
     made = service.create(
         body.details(),
         body.firebase_uid,
         caller=principal(),
         customers=deps.customers,
-        now=deps.now(),
+        now=now,
     )
-    return created(_dump(made), "Customer created")
+    return created(_dump(made, now), "Customer created")
 
 
 @bp.get("")
 @authenticated
 def list_customers() -> ResponseReturnValue:
     """Answer a plain list: all records for an ADMIN, the caller's own for others."""
+    deps = current(Deps)
+    now = deps.now()
     found, total = service.listing(
         caller=principal(),
         page=query_int("page", 0, 0, _LAST_PAGE),
         size=query_int("size", _PAGE, 1, _PAGE),
-        customers=current(Deps).customers,
+        customers=deps.customers,
+        now=now,
     )
-    return ok([_dump(one) for one in found], headers={"X-Total-Count": str(total)})
+    return ok([_dump(one, now) for one in found], headers={"X-Total-Count": str(total)})
 
 
 @bp.get("/<int:id>")
 def get_customer(id: int) -> ResponseReturnValue:  # noqa: A002 - the contract's name
     """Answer the record; to a caller without a token only that it exists."""
-    asking = caller(strict=True)
-    found = service.get(id, caller=asking, customers=current(Deps).customers)
-    return ok(_dump(found) if asking else dump_reduced(found))
+    deps, asking = current(Deps), caller(strict=True)
+    now = deps.now()
+    found = service.get(id, caller=asking, customers=deps.customers, now=now)
+    return ok(_dump(found, now) if asking else dump_reduced(found, now=now))
 
 
 @bp.get("/email/<email>")
 @authenticated
 def get_customer_by_email(email: str) -> ResponseReturnValue:
     """Answer the record with exactly this e-mail."""
-    customers = current(Deps).customers
-    return ok(_dump(service.get_by_email(email, caller=principal(), customers=customers)))
+    deps = current(Deps)
+    now = deps.now()
+    found = service.get_by_email(email, caller=principal(), customers=deps.customers, now=now)
+    return ok(_dump(found, now))
 
 
 @bp.put("/<int:id>")
@@ -75,11 +86,30 @@ def get_customer_by_email(email: str) -> ResponseReturnValue:
 def update_customer(id: int) -> ResponseReturnValue:  # noqa: A002 - the contract's name
     """Answer the record with its fields replaced; `firebaseUid` is ignored."""
     deps, body = current(Deps), CustomerRequest.parse(json_body())
+    now = deps.now()
     changed = service.replace(
-        id, body.details(), caller=principal(), customers=deps.customers, now=deps.now()
+        id, body.details(), caller=principal(), customers=deps.customers, now=now
     )
-    return ok(_dump(changed), "Customer updated")
+    return ok(_dump(changed, now), "Customer updated")
 
 
-def _dump(customer: Customer) -> dict[str, Any]:
-    return dump(customer, admin=principal().has_role(service.ADMIN))
+@bp.patch("/<int:id>/subscription")
+@roles(service.ADMIN)
+def set_subscription(id: int) -> ResponseReturnValue:  # noqa: A002 - the contract's name
+    """Answer the record with its flag set; 400 without a flag."""
+    deps, subscribed = current(Deps), query_bool("isSubscribed")
+    if subscribed is None:
+        raise InvalidError("Validation failed", {"isSubscribed": "is required"})
+    now = deps.now()
+    changed = service.set_subscription(
+        id,
+        subscribed=subscribed,
+        caller=principal(),
+        memberships=deps.memberships,
+        now=now,
+    )
+    return ok(_dump(changed, now), "Subscription updated")
+
+
+def _dump(customer: Customer, now: datetime) -> dict[str, Any]:
+    return dump(customer, admin=principal().has_role(service.ADMIN), now=now)

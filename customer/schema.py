@@ -1,10 +1,13 @@
 """Shapes of bodies and events of the customer service."""
 
 from dataclasses import fields
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from cloud.schema import Body, Int64, RequiredEmail, Text
-from customer.domain import Customer, Details
+from pydantic import Field
+
+from cloud.schema import Body, Int64, RequiredEmail, Text, parse_json
+from customer.domain import Customer, Details, PlanPayment, plan_name
 
 _Line = Annotated[str, Text(255)]
 
@@ -32,9 +35,38 @@ class UserCreated(Body):
     email: Annotated[str, Text(255)] | None = None
 
 
-def dump(customer: Customer, *, admin: bool) -> dict[str, Any]:
-    """Write a record; the Stripe id is an ADMIN's business only."""
-    details = customer.details
+class PaymentEvent(Body):
+    """`payment.succeeded` and `payment.refunded`; a JVM publisher knows no user and no days."""
+
+    transaction_id: Int64
+    customer_id: Int64 | None = None
+    user_id: Int64 | None = None
+    movie_id: Annotated[str, Text(255)] | None = None
+    plan_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+
+
+def parse_plan_payment(body: bytes) -> PlanPayment | None:
+    """Read a payment event; None when a title was bought, which is none of our business.
+
+    Raises:
+        InvalidError: it is not the event, or names no transaction.
+    """
+    event = PaymentEvent.parse(parse_json(body))
+    plan = plan_name(event.movie_id)
+    if plan is None:
+        return None
+    return PlanPayment(
+        transaction_id=event.transaction_id,
+        customer_id=event.customer_id,
+        user_id=event.user_id,
+        plan=plan,
+        length=None if event.plan_days is None else timedelta(days=event.plan_days),
+    )
+
+
+def dump(customer: Customer, *, admin: bool, now: datetime) -> dict[str, Any]:
+    """Write a record as of `now`; the Stripe id is an ADMIN's business only."""
+    details, membership = customer.details, customer.membership
     return {
         "id": customer.id,
         "firebaseUid": customer.firebase_uid,
@@ -44,13 +76,13 @@ def dump(customer: Customer, *, admin: bool) -> dict[str, Any]:
         "avatarUrl": details.avatar_url,
         "dateOfBirth": details.date_of_birth,
         "gender": details.gender,
-        "isSubscribed": customer.is_subscribed,
+        "isSubscribed": None if membership.flag is None else membership.is_active(now),
         "stripeCustomerId": customer.stripe_customer_id if admin else None,
         "createdAt": customer.created_at,
         "updatedAt": customer.updated_at,
     }
 
 
-def dump_reduced(customer: Customer) -> dict[str, Any]:
+def dump_reduced(customer: Customer, *, now: datetime) -> dict[str, Any]:
     """Write that a record exists, for a JVM payment-service, which asks without a token."""
-    return {**dict.fromkeys(dump(customer, admin=False)), "id": customer.id}
+    return {**dict.fromkeys(dump(customer, admin=False, now=now)), "id": customer.id}

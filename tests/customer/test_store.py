@@ -36,7 +36,11 @@ def test_the_table_is_the_jvm_services(engine):
 def test_a_table_that_a_jvm_service_made_is_taken_over(database, environment):
     engine = postgres.engine(environment.properties)
     with engine.begin() as db:
-        db.execute(sa.text("CREATE TABLE customers (id bigserial PRIMARY KEY, email varchar(255))"))
+        db.execute(
+            sa.text(
+                "CREATE TABLE customers (id bigserial PRIMARY KEY, email varchar(255), is_subscribed boolean)"
+            )
+        )
         db.execute(sa.text("INSERT INTO customers (email) VALUES ('ann@example.org')"))
     postgres.migrate(engine, "customer")
     postgres.migrate(engine, "customer")
@@ -62,14 +66,14 @@ def test_of_simultaneous_creations_one_succeeds(records, engine):
 def test_of_simultaneous_claims_all_find_the_same_record(records, engine):
     records.create(ANN, None, None, now=NOW)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: records.claim(7, "ANN@example.org"), range(8)))
+        found = list(pool.map(lambda _: records.claim(7, "ANN@example.org", now=NOW), range(8)))
     assert {one.user_id for one in found} == {7}
 
 
 def test_of_two_users_with_one_address_one_gets_the_record(records):
     records.create(ANN, None, None, now=NOW)
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda user: records.claim(user, ANN.email), (7, 8)))
+        found = list(pool.map(lambda user: records.claim(user, ANN.email, now=NOW), (7, 8)))
     assert sorted(one is None for one in found) == [False, True]
 
 

@@ -31,7 +31,7 @@ def channel(amqp):
 def consuming(database, amqp, engine, channel):
     environment = Environment(properties("customer-service", {**database, **amqp}))
     stop = threading.Event()
-    thread = threading.Thread(target=worker.COMPANIONS["consumer"], args=(environment, stop))
+    thread = threading.Thread(target=worker.COMPANIONS["custodian"], args=(environment, stop))
     thread.start()
     eventually(lambda: declared(channel), "identity.exchange")
     yield

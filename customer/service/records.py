@@ -31,7 +31,7 @@ class Customers(Protocol):  # answered by customer.store.SqlCustomers
     def replace(self, customer_id: int, details: Details, *, now: datetime) -> Customer: ...
     def find(self, customer_id: int) -> Customer | None: ...
     def find_by_email(self, email: str) -> Customer | None: ...
-    def claim(self, user_id: int, email: str | None) -> Customer | None: ...
+    def claim(self, user_id: int, email: str | None, *, now: datetime) -> Customer | None: ...
     def page(self, *, offset: int, limit: int) -> tuple[list[Customer], int]: ...
     def welcome(self, user_id: int, email: str | None, *, now: datetime) -> str: ...
 
@@ -54,34 +54,36 @@ def create(
     own = same_address(details.email, caller.email)
     if not own and not caller.has_role(ADMIN):
         raise NotYoursError
-    if own and customers.claim(caller.user_id, caller.email):
+    if own and customers.claim(caller.user_id, caller.email, now=now):
         raise RecordExistsError
     return customers.create(details, firebase_uid, caller.user_id if own else None, now=now)
 
 
 def listing(
-    *, caller: Principal, page: int, size: int, customers: Customers
+    *, caller: Principal, page: int, size: int, customers: Customers, now: datetime
 ) -> tuple[list[Customer], int]:
     """Return a page of all records to an ADMIN, to others their own; and how many there are."""
     if caller.has_role(ADMIN):
         return customers.page(offset=page * size, limit=size)
-    own = customers.claim(caller.user_id, caller.email)
+    own = customers.claim(caller.user_id, caller.email, now=now)
     found = [own] if own else []
     return found[page * size :][:size], len(found)
 
 
-def get(customer_id: int, *, caller: Principal | None, customers: Customers) -> Customer:
+def get(
+    customer_id: int, *, caller: Principal | None, customers: Customers, now: datetime
+) -> Customer:
     """Return a record to its owner, to an ADMIN, or to nobody known, who gets to see its id only.
 
     Raises:
         UnknownCustomerError: there is none, or not for this caller.
     """
     if caller is not None and not caller.has_role(ADMIN):
-        return _own(caller, customers, lambda own: own.id == customer_id)
+        return _own(caller, customers, now, lambda own: own.id == customer_id)
     return _known(customers.find(customer_id))
 
 
-def get_by_email(email: str, *, caller: Principal, customers: Customers) -> Customer:
+def get_by_email(email: str, *, caller: Principal, customers: Customers, now: datetime) -> Customer:
     """Return the record with exactly this e-mail.
 
     Raises:
@@ -89,7 +91,7 @@ def get_by_email(email: str, *, caller: Principal, customers: Customers) -> Cust
     """
     if caller.has_role(ADMIN):
         return _known(customers.find_by_email(email))
-    return _own(caller, customers, lambda own: own.details.email == email)
+    return _own(caller, customers, now, lambda own: own.details.email == email)
 
 
 def replace(
@@ -107,15 +109,17 @@ def replace(
         ForeignAddressError: a new e-mail that is not the account's, and the caller no ADMIN.
         TakenError: another record has the e-mail.
     """
-    before = get(customer_id, caller=caller, customers=customers)
+    before = get(customer_id, caller=caller, customers=customers, now=now)
     kept = details.email == before.details.email
     if not (kept or same_address(details.email, caller.email) or caller.has_role(ADMIN)):
         raise ForeignAddressError
     return customers.replace(customer_id, details, now=now)
 
 
-def _own(caller: Principal, customers: Customers, wanted: Callable[[Customer], bool]) -> Customer:
-    own = customers.claim(caller.user_id, caller.email)
+def _own(
+    caller: Principal, customers: Customers, now: datetime, wanted: Callable[[Customer], bool]
+) -> Customer:
+    own = customers.claim(caller.user_id, caller.email, now=now)
     return _known(own if own and wanted(own) else None)
 
 
