@@ -27,6 +27,7 @@ _SOURCES: Final = CHECKOUT / "bench"
 _CLASSES: Final = FOLDER / "classes"
 _SERVICE: Final = "movie-service"
 _ROUTE: Final = "spring.cloud.gateway.routes[0]"
+_POOL: Final = "spring.cloud.gateway.httpclient.pool"
 _BREAKER: Final = "movieServiceCircuitBreaker"
 _INSTANCE: Final = f"spring.cloud.discovery.client.simple.instances.{_SERVICE}[0].uri"
 _TICKS_S: Final = os.sysconf("SC_CLK_TCK")
@@ -213,6 +214,9 @@ def _route() -> dict[str, object]:
         f"{_ROUTE}.filters[0].name": "CircuitBreaker",
         f"{_ROUTE}.filters[0].args.name": _BREAKER,
         f"{_ROUTE}.filters[0].args.fallbackUri": "forward:/fallback/movies",
+        # Spring's own default has no limit; with one, all the load fits in.
+        f"{_POOL}.type": "FIXED",
+        f"{_POOL}.max-connections": 1024,
         _INSTANCE: f"http://{HOST}:{PORTS['backend']}",
         "spring.data.redis.host": HOST,
         "spring.data.redis.port": PORTS["redis"],
