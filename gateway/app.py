@@ -15,8 +15,7 @@ from cloud.config import Environment
 from cloud.errors import CloudError, UnavailableError
 from gateway.exchange import Reply, message
 from gateway.handler import answer
-from gateway.route import PREFIXES
-from gateway.settings import Settings
+from gateway.settings import PREFIXES, Settings
 
 log = structlog.get_logger(__name__)
 

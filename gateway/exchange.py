@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 from cloud.config import Properties
-from cloud.errors import InvalidError
+from cloud.errors import InvalidError, UnavailableError
 from cloud.security import Principal
 
 Headers = list[tuple[bytes, bytes]]
@@ -42,6 +42,7 @@ _ENCODED_PATH = re.compile(
     r"(?:/(?!\.{1,2}(?:/|$))(?:[\w\-.~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})+)*/?", re.ASCII
 )
 _VARIABLE = re.compile(r"\{([\w-]+)\}")
+_REFERENCE = re.compile(r"\\(?P<escaped>.)|\$\{(?P<name>\w+)\}|\$(?P<number>\d)")
 _LINE_BREAKS = re.compile(r"[\r\n\0]")
 _NEVER_ENCODED = re.compile(rb"[/\\.;%\x00-\x1f\x7f]")
 
@@ -68,6 +69,22 @@ class TooLargeError(InvalidError):
 
 class TooSlowError(InvalidError):
     """A body did not arrive in time; 408."""
+
+
+class NoInstanceError(UnavailableError):
+    """Nobody offers the service; 503, or 404 where the estate wants it so.
+
+    Attributes:
+        status: 404 or 503.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class BusyError(UnavailableError):
+    """Too many requests of the route wait already; 503, and the client should come back."""
 
 
 class Stream:
@@ -185,6 +202,10 @@ class Exchange:
         keep_alive: the client may send another request on this connection.
         expects: the client waits for `100 Continue` before it sends the body.
         variables: what predicates took out of path and host.
+        preserve_host: the Host for the upstream, when it is not the upstream's own.
+        forwards: how often a `forward:` has sent it on.
+        failure: why it was sent to a fallback.
+        tunnel: what the client sends once the protocol is no longer HTTP (WebSocket).
     """
 
     method: str
@@ -210,6 +231,9 @@ class Exchange:
     draws: dict[str, float] = field(default_factory=dict)
     route: str = ""
     preserve_host: bytes | None = None
+    forwards: int = 0
+    failure: Exception | None = None
+    tunnel: Stream | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """First value of a header; `name` in lower case."""
@@ -275,13 +299,17 @@ class Tools:
 
     Attributes:
         breaker: the circuit breaker of that name.
-        forward: the gateway's own answer to a local path.
+        forward: the answer of a local path: the gateway's own, or another route's.
         script: runs a script in Redis; raises UnavailableError while Redis is away.
+        option: one of Spring's options below `filter.`, None when it is not set.
+        retries: takes one retry out of the budget; False when it is spent.
     """
 
     breaker: Callable[[str], Breaker]
     forward: Callable[[Exchange, str], Awaitable[Reply]]
     script: RunScript
+    option: Callable[[str], str | None] = lambda _: None
+    retries: Callable[[], bool] = lambda: True
 
 
 def message(status: int, text: str, /, *extra: tuple[bytes, bytes], **more: object) -> Reply:
@@ -298,6 +326,40 @@ def expand(template: str, variables: Mapping[str, str], *, path: bool = False) -
         return quote(text, safe="/:@!$&'()*+,;=~-._") if path else _LINE_BREAKS.sub("", text)
 
     return _VARIABLE.sub(value, template) if "{" in template else template
+
+
+def java_regex(text: str) -> re.Pattern[str]:
+    """Compile a Java regular expression; most are Python's, named groups are spelled otherwise.
+
+    Raises:
+        re.error: not an expression, or one that only Java knows.
+    """
+    return re.compile(re.sub(r"\(\?<(?![=!])", "(?P<", text))
+
+
+def java_replacement(text: str, wanted: re.Pattern[str]) -> Callable[[re.Match[str]], str]:
+    r"""Build what replaces a match: `${name}` and `$1` are groups, a backslash escapes.
+
+    YAML spells `$` as `$\\`, lest Spring takes it for a placeholder.
+
+    Raises:
+        ValueError: a group that the expression does not have.
+    """
+    parts: list[str | int] = []
+    at, text = 0, text.replace("$\\", "$")
+    for found in _REFERENCE.finditer(text):
+        parts.append(text[at : found.start()] + (found["escaped"] or ""))
+        group = found["name"] or found["number"]
+        if group:
+            number = wanted.groupindex.get(group, int(group) if group.isdigit() else -1)
+            if not 0 <= number <= wanted.groups:
+                raise ValueError(f"{wanted.pattern} has no group {group}")
+            parts.append(number)
+        at = found.end()
+    parts.append(text[at:])
+    return lambda match: "".join(
+        part if isinstance(part, str) else match[part] or "" for part in parts
+    )
 
 
 def status_of(text: str) -> int:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 from cloud.clock import Clock, utc_now
-from gateway.exchange import NO_VARIABLES, Definition, Exchange
+from gateway.exchange import NO_VARIABLES, Definition, Exchange, java_regex
 
 # What it took out of the request, or None when it does not hold.
 Predicate = Callable[[Exchange], Mapping[str, str] | None]
@@ -133,7 +133,7 @@ def _when(held: object) -> Mapping[str, str] | None:
 
 
 def _path(args: Mapping[str, Any], _: Clock) -> Predicate:
-    patterns = gather(args, "patterns")
+    patterns = gather(args, "patterns" if "pattern" not in args else "pattern")
     slash = str(args.get("matchTrailingSlash", "true"))
     if patterns[-1] in {"true", "false"}:
         slash = patterns.pop()
@@ -172,7 +172,7 @@ def _host(args: Mapping[str, Any], _: Clock) -> Predicate:
 
 def _header(args: Mapping[str, Any], _: Clock) -> Predicate:
     header, regexp = bind(args, "header", "regexp", required=1)
-    name, wanted = str(header).lower().encode(), regexp and re.compile(regexp)
+    name, wanted = str(header).lower().encode(), regexp and java_regex(regexp)
 
     def held(exchange: Exchange) -> Mapping[str, str] | None:
         values = [v.decode("latin-1") for n, v in exchange.headers if n == name]
@@ -183,7 +183,7 @@ def _header(args: Mapping[str, Any], _: Clock) -> Predicate:
 
 def _query(args: Mapping[str, Any], _: Clock) -> Predicate:
     param, regexp = bind(args, "param", "regexp", required=1)
-    wanted = regexp and re.compile(regexp)
+    wanted = regexp and java_regex(regexp)
 
     def held(exchange: Exchange) -> Mapping[str, str] | None:
         pairs = parse_qsl(exchange.query or "", keep_blank_values=True)
@@ -195,7 +195,7 @@ def _query(args: Mapping[str, Any], _: Clock) -> Predicate:
 
 def _cookie(args: Mapping[str, Any], _: Clock) -> Predicate:
     name, regexp = bind(args, "name", "regexp")
-    wanted = re.compile(str(regexp))
+    wanted = java_regex(str(regexp))
 
     def held(exchange: Exchange) -> Mapping[str, str] | None:
         lines = (v.decode("latin-1") for n, v in exchange.headers if n == b"cookie")

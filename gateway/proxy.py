@@ -14,7 +14,7 @@ from cloud.balancer import Balancer
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import Instance
 from cloud.retry import RetryBudget
-from gateway.exchange import HOP_BY_HOP, Exchange, Headers, Reply, Stream
+from gateway.exchange import HOP_BY_HOP, Exchange, Headers, NoInstanceError, Reply, Stream
 from gateway.route import Route, Target
 from gateway.settings import Settings
 
@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 SAFE = frozenset({"GET", "HEAD"})
 _BODILESS = frozenset({204, 304})
+_SWITCHING = 101
+_UPGRADE = b"connection: Upgrade\r\nupgrade: websocket\r\n"
 # What a service says about CORS or correlation is ours to say.
 _DROPPED = HOP_BY_HOP | {b"content-length", b"x-correlation-id"}
 _ENDLESS = (b"text/event-stream", b"application/x-ndjson", b"application/stream+json")
@@ -52,7 +54,10 @@ class Upstream(asyncio.Protocol):
         "_pool",
         "_sent",
         "_stream",
+        "_switched",
         "_transport",
+        "_tunnel",
+        "born",
         "deadline",
         "idle_since",
         "used",
@@ -67,8 +72,11 @@ class Upstream(asyncio.Protocol):
         self._stream: Stream | None = None
         self._body: Stream | None = None
         self._headers: Headers = []
+        self._tunnel: Stream | None = None
+        self._switched = False
         self._sent = True
         self._keep = False
+        self.born = pool.loop.time()
         self.deadline = inf
         self.idle_since = 0.0
         self.used = False
@@ -87,6 +95,7 @@ class Upstream(asyncio.Protocol):
         self._chunked = body is not None and length is None
         self._method, self._deadline_s, self._body = exchange.method, timeout_s, body
         self._headers, self._length, self._framed, self._endless = [], None, False, False
+        self._tunnel = exchange.tunnel
         self._answer = self._pool.loop.create_future()
         self._sent = body is None or whole is not None
         # Until the body is through, only an upstream that does not read is late: a slow client
@@ -108,19 +117,27 @@ class Upstream(asyncio.Protocol):
         if self._chunked:
             self._transport.write(b"0\r\n\r\n")
         self._sent = True
-        if self._stream is None:
+        if self._switched:
+            # With what the client said last: it may be a close frame.
+            self._stream, self.deadline = None, self._pool.loop.time() + self._pool.stall_s
+            self._transport.close()
+        elif self._stream is None:
             self.deadline = self._pool.loop.time() + self._deadline_s
 
     def abort(self, error: Exception) -> None:
         self._fail(error)
 
     def pause_writing(self) -> None:
-        if self._body is not None and not self._sent:
+        if self._switched and self._body is not None:
+            self._body.pause()
+        elif self._body is not None and not self._sent:
             self.deadline = self._pool.loop.time() + self._deadline_s
             self._body.pause()
 
     def resume_writing(self) -> None:
-        if self._body is not None and not self._sent:
+        if self._switched and self._body is not None:
+            self._body.resume()
+        elif self._body is not None and not self._sent:
             if self._stream is None:
                 self.deadline = inf
             self._body.resume()
@@ -144,7 +161,10 @@ class Upstream(asyncio.Protocol):
         if self._answer is None or self._answer.done():
             return
         if status < 200:  # noqa: PLR2004 - an interim answer; the final one follows
-            self._headers = []
+            if status == _SWITCHING and self._tunnel is not None:
+                self._switch(self._tunnel)
+            else:
+                self._headers = []
             return
         if self._method == "HEAD" or status in _BODILESS:
             self._framed = True
@@ -158,7 +178,20 @@ class Upstream(asyncio.Protocol):
         self._keep = self._framed and self._parser.should_keep_alive()
         self._stream = Stream(self, self._length)
         self.deadline = inf if self._endless else self._pool.loop.time() + self._pool.stall_s
+        if self._endless:
+            self._pool.streams.add(self)
         self._answer.set_result(Reply(status, self._headers, self._stream))
+
+    def _switch(self, tunnel: Stream) -> None:
+        """Speak HTTP no longer: bytes pass both ways until one side has enough."""
+        answer = cast("asyncio.Future[Reply]", self._answer)
+        self._switched = self._sent = self._endless = True
+        self._chunked = self._keep = False
+        self._pool.streams.add(self)
+        self.deadline = inf
+        self._stream, self._body = Stream(self), tunnel
+        answer.set_result(Reply(_SWITCHING, self._headers, self._stream))
+        tunnel.attach(self)
 
     def on_body(self, data: bytes) -> None:
         if self._stream is None:
@@ -169,13 +202,15 @@ class Upstream(asyncio.Protocol):
         self._stream.feed(data)
 
     def on_message_complete(self) -> None:
-        if self._answer is not None and self._answer.done():
+        if self._answer is not None and self._answer.done() and not self._switched:
             self._rest()
 
     def _rest(self) -> None:
         """The answer is complete: keep the connection for the next request, if it can be kept."""
         stream, self._stream, self._answer = self._stream, None, None
         self.deadline, self.used = inf, True
+        if self._endless:
+            self._pool.streams.discard(self)
         if stream is not None:
             stream.end()
         if self._keep and self._sent:
@@ -193,13 +228,20 @@ class Upstream(asyncio.Protocol):
         self._pool.open.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._switched:
+            if self._stream is not None:
+                self._stream.feed(data)
+            return
         if self._answer is None and self._stream is None:
             self.abandon()  # nobody asked
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(UpstreamError("upstream changed the protocol"))
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._switched:
+                self._fail(UpstreamError("upstream changed the protocol"))
+            elif rest := data[upgrade.args[0] :]:
+                cast("Stream", self._stream).feed(rest)
         except httptools.HttpParserError as error:
             self._fail(UpstreamError(f"upstream answered no HTTP: {error}"))
 
@@ -207,6 +249,8 @@ class Upstream(asyncio.Protocol):
         self._pool.forget(self)
         if self._stream is not None and not self._framed and exc is None:
             self._stream.end()  # its end is the connection's
+            if self._tunnel is not None:
+                self._tunnel.cancel()
         else:
             self._fail(LostError("upstream closed the connection"))
 
@@ -251,12 +295,27 @@ def _head(exchange: Exchange, host: bytes, length: int | None, *, chunked: bool)
     )
     parts = [b"%b %b HTTP/1.1\r\nhost: %b\r\n" % (exchange.method.encode(), target.encode(), host)]
     parts += [b"%b: %b\r\n" % held for held in exchange.headers]
+    if exchange.tunnel is not None:
+        parts.append(_UPGRADE)
     if chunked:
         parts.append(b"transfer-encoding: chunked\r\n")
     elif length is not None:
         parts.append(b"content-length: %d\r\n" % length)
     parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def _context(settings: Settings) -> ssl.SSLContext:
+    """Trust the system's authorities, or those that the estate names."""
+    context = ssl.create_default_context()
+    if settings.certificates:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for file in settings.certificates:
+            context.load_verify_locations(file.removeprefix("file:"))
+    if settings.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Pool:
@@ -270,10 +329,15 @@ class Pool:
         self.loop = asyncio.get_running_loop()
         self.stall_s = settings.stall_timeout_s
         self.open: set[Upstream] = set()
+        self.streams: set[Upstream] = set()
         self.opening = 0
         self._limit = settings.pool_size
         self._idle_s = settings.pool_idle_s
+        self._life_s = settings.pool_life_s
+        self._patience_s = settings.acquire_timeout_s
+        self._context = _context(settings) if self.tls else None
         self._idle: deque[Upstream] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def acquire(self, timeout_s: float, *, fresh: bool = False) -> Upstream:
         """Take the connection used last, or open one.
@@ -285,15 +349,18 @@ class Pool:
             held = self._idle.pop()
             if held.alive:
                 return held
-        if len(self.open) + self.opening >= self._limit:
-            raise UnavailableError("too many requests wait for this instance")
+        if self._full:
+            return await self._wait(timeout_s)
         self.opening += 1
-        context = ssl.create_default_context() if self.tls else None
         name = self.host if self.tls else None
         try:
             async with asyncio.timeout(timeout_s):
                 _, upstream = await self.loop.create_connection(
-                    lambda: Upstream(self), self.host, self.port, ssl=context, server_hostname=name
+                    lambda: Upstream(self),
+                    self.host,
+                    self.port,
+                    ssl=self._context,
+                    server_hostname=name,
                 )
         except (OSError, TimeoutError) as error:
             raise UnavailableError(f"cannot connect: {error or 'timed out'}") from error
@@ -301,12 +368,46 @@ class Pool:
             self.opening -= 1
         return upstream
 
+    @property
+    def _full(self) -> bool:
+        # A stream that stays open for hours would keep a place from all others.
+        return len(self.open) - len(self.streams) + self.opening >= self._limit
+
+    async def _wait(self, timeout_s: float) -> Upstream:
+        """Wait for a connection, or for room for one, as long as `pool.acquire-timeout` says."""
+        turn = self.loop.create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await turn
+        except TimeoutError:
+            raise UnavailableError("too many requests wait for this instance") from None
+        finally:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+        return await self.acquire(timeout_s)
+
+    def _call_next(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
     def keep(self, upstream: Upstream) -> None:
         upstream.idle_since = self.loop.time()
+        if upstream.idle_since - upstream.born > self._life_s:
+            upstream.abandon()
+            return
         self._idle.append(upstream)
+        if self._waiting:
+            self._call_next()
 
     def forget(self, upstream: Upstream) -> None:
         self.open.discard(upstream)
+        self.streams.discard(upstream)
+        if self._waiting:
+            self._call_next()
 
     def sweep(self, now: float) -> None:
         """End what is overdue, and connections that rested too long."""
@@ -378,7 +479,11 @@ class Proxy:
 
     def _choose(self, target: Target, tried: list[Instance]) -> Instance:
         if target.scheme == "lb":
-            return self._balancer.choose(target.name, exclude=tried)
+            try:
+                return self._balancer.choose(target.name, exclude=tried)
+            except UnavailableError as error:
+                status = 404 if self._settings().absent_is_404 else 503
+                raise NoInstanceError(str(error), status) from error
         return Instance(
             f"{target.name}:{target.port}",
             target.name,

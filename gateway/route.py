@@ -11,19 +11,17 @@ import structlog
 
 from cloud.config import Properties
 from gateway.exchange import Definition, Exchange, Handler
-from gateway.predicates import Predicate, bind, build
+from gateway.predicates import Predicate, bind, build, gather
+from gateway.settings import PREFIXES, Cors, spring_key, spring_option
 
 log = structlog.get_logger(__name__)
 
-# Newest first: an estate in the middle of an upgrade may hold both.
-PREFIXES = (
-    "spring.cloud.gateway.server.webflux",
-    "spring.cloud.gateway.server.webmvc",
-    "spring.cloud.gateway",
-    "spring.cloud.gateway.mvc",
-)
-_REFUSED = (ValueError, TypeError, KeyError, AttributeError, re.error)
+REFUSED = (ValueError, TypeError, KeyError, AttributeError, re.error)
 _PORTS = {"http": 80, "https": 443}
+_PLAIN = {"ws": "http", "wss": "https"}
+_OLD_KEY = re.compile(r"spring\.cloud\.gateway\.(?!server\.)")
+_LOCATOR = "discovery.locator"
+_TERM = re.compile(r"\s*(?:'((?:[^']|'')*)'|(serviceId))\s*(?:\+|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,12 @@ class Target:
     def parse(cls, uri: str) -> "Target":
         if uri.startswith("forward:"):
             return cls("forward", uri.removeprefix("forward:"))
-        parts = urlsplit(uri)
-        if parts.scheme not in {"lb", "http", "https"} or not parts.hostname:
-            raise ValueError(f"uri {uri!r} is none of lb://, http://, https://, forward:")
-        return cls(parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme, 0))
+        # `lb:ws://movies`: an instance's own registration tells whether it speaks TLS.
+        parts = urlsplit(re.sub(r"^lb:\w+:", "lb:", uri))
+        scheme = _PLAIN.get(parts.scheme, parts.scheme)
+        if scheme not in {"lb", "http", "https"} or not parts.hostname:
+            raise ValueError(f"uri {uri!r} is none of lb://, http(s)://, ws(s)://, forward:")
+        return cls(scheme, parts.hostname, parts.port or _PORTS.get(scheme, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,10 @@ class Route:
     Attributes:
         connect_timeout, response_timeout: seconds; None leaves it to the settings, and a
             `response-timeout` of -1 means none.
+        max_in_flight: calls that may wait for their answers; None leaves it to the settings.
+        located: the service's prefix, which the platform's rules must look behind, for a route
+            that the discovery locator made.
+        cors: rules of its own, for its paths.
     """
 
     id: str
@@ -67,6 +71,10 @@ class Route:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     connect_timeout: float | None = None
     response_timeout: float | None = None
+    max_in_flight: int | None = None
+    located: str = ""
+    cors: Cors | None = None
+    paths: tuple[str, ...] = ()
 
     def match(self, exchange: Exchange) -> Mapping[str, str] | None:
         """Return the variables of a match, None when a predicate does not hold."""
@@ -96,27 +104,123 @@ class RouteTable:
         return None
 
 
-def load(properties: Properties, bind_chain: Callable[[Route], Handler]) -> RouteTable:
-    """Read all routes; a bad one is refused with its reason in the log."""
-    prefix = next((p for p in PREFIXES if properties.tree(f"{p}.routes")), PREFIXES[0])
-    tree = properties.tree(prefix)
-    given = [
-        dict(item, id=item.get("id") or f"route-{at}")
-        for at, item in enumerate(_items(tree.get("routes")))
-    ]
-    defaults = [define(item) for item in _items(tree.get("default-filters"))]
-    weights = _weights(given)
+def load(
+    properties: Properties,
+    bind_chain: Callable[[Route], Handler],
+    *,
+    added: Sequence[Mapping[str, Any]] = (),
+    services: Sequence[str] = (),
+) -> RouteTable:
+    """Read all routes; a bad one is refused with its reason in the log.
+
+    Args:
+        properties: the configuration.
+        bind_chain: builds what a route does.
+        added: definitions beside the configuration's; one with the id of another takes its place.
+        services: ids known to the registry, for the discovery locator.
+    """
+    given = definitions(properties, added, services)
+    _warn_of_old(properties)
+    read = Reader(properties, given)
     bound: list[tuple[Route, Handler]] = []
     for item in given:
         if str(item.get("enabled", "true")).lower() == "false":
             continue
         try:
-            route = _route(item, defaults, weights)
+            route = read.route(item)
             bound.append((route, bind_chain(route)))
-        except _REFUSED as refused:
+        except REFUSED as refused:
             reason = f"{type(refused).__name__}: {refused}"
             log.error("route_refused", route=item["id"], reason=reason)  # noqa: TRY400 - says it all
     return RouteTable(bound)
+
+
+def definitions(
+    properties: Properties, added: Sequence[Mapping[str, Any]] = (), services: Sequence[str] = ()
+) -> list[Mapping[str, Any]]:
+    """List all definitions as they were written, each with its id."""
+    tree = properties.tree(_prefix(properties))
+    listed = [*_items(tree.get("routes")), *_by_id(tree.get("routes-map"))]
+    given = [dict(item, id=item.get("id") or f"route-{at}") for at, item in enumerate(listed)]
+    merged = {item["id"]: item for item in given} | {item["id"]: item for item in added}
+    doubled = len(given) - len({item["id"] for item in given})
+    kept = list(merged.values()) if not doubled else [*given, *added]
+    return [*kept, *_located(properties, services)]
+
+
+def _by_id(tree: Any) -> list[Any]:
+    """Read the map form that the MVC gateway also takes."""
+    return [{"id": name, **item} for name, item in (tree or {}).items()]
+
+
+def _prefix(properties: Properties) -> str:
+    found = (
+        p for p in PREFIXES for key in ("routes", "routes-map") if properties.tree(f"{p}.{key}")
+    )
+    return next(found, PREFIXES[0])
+
+
+def _warn_of_old(properties: Properties) -> None:
+    old = sorted(key for key in properties.keys() if _OLD_KEY.match(key))  # noqa: SIM118 - no dict
+    if old:
+        log.warning("old_prefix", instead=PREFIXES[0], count=len(old), first=old[0])
+
+
+def locates(properties: Properties) -> bool:
+    """Tell whether the registry's services are routes of their own."""
+    return (spring_option(properties, f"{_LOCATOR}.enabled") or "false").lower() == "true"
+
+
+def _located(properties: Properties, services: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Make a route for every service, when the estate asks for it."""
+
+    def option(name: str, default: str) -> str:
+        return spring_option(properties, f"{_LOCATOR}.{name}") or default
+
+    if not locates(properties):
+        return []
+    own = properties.tree(spring_key(properties, _LOCATOR))
+    path, rest = "'/'+serviceId+'/**'", "'/'+serviceId+'/?(?<remaining>.*)'"
+    rewrite = {"regexp": rest, "replacement": "'/${remaining}'"}
+    predicates = own.get("predicates") or [{"name": "Path", "args": {"pattern": path}}]
+    filters = own.get("filters") or [{"name": "RewritePath", "args": rewrite}]
+    try:
+        if option("include-expression", "true") != "true":
+            raise ValueError("include-expression can only be true")
+        return [
+            {
+                "id": option("route-id-prefix", "ReactiveCompositeDiscoveryClient_") + service,
+                "uri": spelled(option("url-expression", "'lb://'+serviceId"), service),
+                "predicates": [_spelled(item, service) for item in _items(predicates)],
+                "filters": [_spelled(item, service) for item in _items(filters)],
+                "located": f"/{service}",
+            }
+            for service in services
+        ]
+    except REFUSED as refused:
+        log.error("locator_refused", reason=str(refused))  # noqa: TRY400 - says it all
+        return []
+
+
+def _spelled(item: Mapping[str, Any], service: str) -> Mapping[str, Any]:
+    args = {name: spelled(text, service) for name, text in (item.get("args") or {}).items()}
+    return {"name": item["name"], "args": args}
+
+
+def spelled(expression: str, service: str) -> str:
+    """Read `'lb://'+serviceId`: texts and the service's id, joined; nothing is evaluated.
+
+    Raises:
+        ValueError: anything else.
+    """
+    parts, at = [], 0
+    while at < len(expression):
+        found = _TERM.match(expression, at)
+        if found is None:
+            raise ValueError(f"{expression} is more than texts and serviceId, joined by +")
+        parts.append(service if found[2] else found[1].replace("''", "'"))
+        at = found.end()
+    return "".join(parts)
 
 
 def define(item: Any) -> Definition:
@@ -137,35 +241,64 @@ def _items(tree: Any) -> list[Any]:
     return list(tree or [])
 
 
-def _route(
-    item: Mapping[str, Any],
-    defaults: Sequence[Definition],
-    weights: Mapping[str, list[tuple[str, float]]],
-) -> Route:
-    if not item.get("predicates"):
-        raise ValueError("a route needs a predicate")
-    own = [define(entry) for entry in _items(item.get("filters"))]
-    # As in Spring, default and own filters take turns: both lists are numbered from one.
-    merged = [
-        f for _, f in sorted([*enumerate(defaults), *enumerate(own)], key=lambda pair: pair[0])
-    ]
-    metadata = item.get("metadata") or {}
-    return Route(
-        id=item["id"],
-        uri=item["uri"],
-        target=Target.parse(item["uri"]),
-        predicates=tuple(
-            _weight(item["id"], definition, weights)
-            if definition.name == "Weight"
-            else build(definition)
-            for definition in map(define, _items(item.get("predicates")))
-        ),
-        filters=tuple(merged),
-        order=int(item.get("order") or 0),
-        metadata=metadata,
-        connect_timeout=_seconds(metadata.get("connect-timeout")),
-        response_timeout=_seconds(metadata.get("response-timeout")),
-    )
+class Reader:
+    """Reads single routes among all that are given, for their defaults and weights."""
+
+    def __init__(self, properties: Properties, given: Sequence[Mapping[str, Any]]) -> None:
+        tree = properties.tree(f"{_prefix(properties)}.default-filters")
+        self._defaults = [define(item) for item in _items(tree)]
+        self._weights = _weights(given)
+        self._properties = properties
+
+    def route(self, item: Mapping[str, Any]) -> Route:
+        """Read one route.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError, re.error: it cannot be used.
+        """
+        if not item.get("predicates"):
+            raise ValueError("a route needs a predicate")
+        own = [define(entry) for entry in _items(item.get("filters"))]
+        # As in Spring, default and own filters take turns: both lists are numbered from one.
+        numbered = [*enumerate(self._defaults), *enumerate(own)]
+        filters = tuple(f for _, f in sorted(numbered, key=lambda pair: pair[0]))
+        predicates = tuple(map(define, _items(item.get("predicates"))))
+        self._ensure_enabled("filter", filters)
+        self._ensure_enabled("predicate", predicates)
+        metadata = item.get("metadata") or {}
+        cors, most = metadata.get("cors"), metadata.get("max-in-flight")
+        return Route(
+            id=item["id"],
+            uri=item["uri"],
+            target=Target.parse(item["uri"]),
+            predicates=tuple(self._predicate(item["id"], one) for one in predicates),
+            filters=filters,
+            order=int(item.get("order") or 0),
+            metadata=metadata,
+            connect_timeout=_seconds(metadata.get("connect-timeout")),
+            response_timeout=_seconds(metadata.get("response-timeout")),
+            max_in_flight=int(most) if most is not None else None,
+            located=item.get("located", ""),
+            cors=Cors.of(cors) if cors else None,
+            paths=tuple(path for one in predicates if one.name == "Path" for path in paths_of(one)),
+        )
+
+    def _predicate(self, route_id: str, definition: Definition) -> Predicate:
+        if definition.name == "Weight":
+            return _weight(route_id, definition, self._weights)
+        return build(definition)
+
+    def _ensure_enabled(self, kind: str, used: Sequence[Definition]) -> None:
+        for definition in used:
+            option = spring_option(self._properties, f"{kind}.{definition.name}.enabled")
+            if (option or "true").lower() == "false":
+                raise ValueError(f"{kind} {definition.name} is switched off")
+
+
+def paths_of(definition: Definition) -> list[str]:
+    """List the patterns of a Path predicate."""
+    named = "pattern" if "pattern" in definition.args else "patterns"
+    return [path for path in gather(definition.args, named) if path not in {"true", "false"}]
 
 
 def _seconds(milliseconds: Any) -> float | None:

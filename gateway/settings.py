@@ -1,8 +1,10 @@
 """Settings of the gateway, typed; `nozie.gateway.*`, and Spring's own keys where it has one."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from cloud.config import Properties
@@ -10,6 +12,26 @@ from cloud.errors import ConfigurationError
 from cloud.security import Networks, jwt_secret, trusted_proxies
 
 _PREFIX = "nozie.gateway"
+
+# Spring Cloud Gateway's, newest first: an estate in the middle of an upgrade may hold several.
+PREFIXES = (
+    "spring.cloud.gateway.server.webflux",
+    "spring.cloud.gateway.server.webmvc",
+    "spring.cloud.gateway",
+    "spring.cloud.gateway.mvc",
+)
+
+
+def spring_key(properties: Properties, name: str) -> str:
+    """Name the key that is set, under whichever of Spring's prefixes; the newest when none is."""
+    keys = [f"{prefix}.{name}" for prefix in PREFIXES]
+    return next((k for k in keys if properties.get(k) is not None or properties.tree(k)), keys[0])
+
+
+def spring_option(properties: Properties, name: str) -> str | None:
+    """Read one of Spring's options as it is written; a list's items are joined by commas."""
+    key = spring_key(properties, name)
+    return properties.get(key) or ",".join(properties.listing(key)) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +73,41 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Fetch standard; `origins` may hold `*`."""
+    """Fetch standard; each list may hold `*`, and an origin's pattern anywhere in it."""
 
     origins: frozenset[str]
     methods: tuple[str, ...]
     headers: tuple[str, ...]
     exposed: tuple[str, ...]
     max_age_s: int | None
+    patterns: tuple[str, ...] = ()
+    credentials: bool = False
+
+    @classmethod
+    def of(cls, tree: Mapping[str, Any]) -> "Cors":
+        """Read a CorsConfiguration of Spring's; what it leaves out is not allowed.
+
+        Raises:
+            ValueError: credentials for any origin, or an age that is no number.
+        """
+        given = {str(key).replace("-", "").lower(): value for key, value in tree.items()}
+
+        def listed(key: str, default: str = "") -> tuple[str, ...]:
+            return tuple(item for item in _list(given.get(key, default)) if item)
+
+        age, credentials = given.get("maxage"), str(given.get("allowcredentials")) == "true"
+        origins = frozenset(origin.rstrip("/") for origin in listed("allowedorigins"))
+        if credentials and "*" in origins:
+            raise ValueError("allowCredentials needs origins by name, or allowedOriginPatterns")
+        return cls(
+            origins=origins,
+            methods=listed("allowedmethods", "GET,HEAD"),
+            headers=listed("allowedheaders"),
+            exposed=listed("exposedheaders"),
+            max_age_s=int(age) if age is not None else None,
+            patterns=listed("allowedoriginpatterns"),
+            credentials=credentials,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +131,23 @@ class Settings:
         blacklist_grace_s: how long after Redis' last good answer a token passes unchecked.
         answer_timeout_s: until the head of an upstream's answer.
         stall_timeout_s: between two reads or writes of a body.
+        websocket_idle_s: without a byte in either direction.
+        acquire_timeout_s: how long a call waits for a connection when all are busy.
+        max_in_flight: calls of one route that wait for their answers, in all workers together.
+        trusted_pattern: Spring's expression for addresses that are trusted like `trusted_proxies`.
+        cors_by_path: path patterns that have rules of their own.
+        certificates: PEM of authorities that upstreams are trusted by, instead of the system's.
     """
 
     secret: str = field(repr=False)
     trusted_proxies: Networks
+    trusted_pattern: re.Pattern[str] | None
     public: tuple[Opening, ...]
     compat: tuple[Opening, ...]
     roles: tuple[RoleRule, ...]
     limits: Limits
     cors: Cors
+    cors_by_path: tuple[tuple[str, Cors], ...]
     redis: RedisSettings
     blacklist_grace_s: float
     connect_timeout_s: float
@@ -97,8 +155,16 @@ class Settings:
     stall_timeout_s: float
     head_timeout_s: float
     idle_timeout_s: float
+    websocket_idle_s: float
+    websocket: bool
     pool_idle_s: float
+    pool_life_s: float
     pool_size: int
+    acquire_timeout_s: float
+    certificates: tuple[str, ...]
+    insecure: bool
+    max_in_flight: int
+    absent_is_404: bool
     max_head: int
     max_body: int
     compat_port: int
@@ -115,24 +181,45 @@ class Settings:
         def seconds(key: str, default: float) -> float:
             return properties.duration(key, timedelta(seconds=default)).total_seconds()
 
-        client = "spring.cloud.gateway.httpclient"
+        def client(name: str) -> str:
+            return spring_key(properties, f"httpclient.{name}")
+
+        life = client("pool.max-life-time")
         return cls(
             secret=jwt_secret(properties),
             trusted_proxies=trusted_proxies(properties),
+            trusted_pattern=_pattern(properties, spring_key(properties, "trusted-proxies")),
             public=_openings(properties, "public"),
             compat=_openings(properties, "compat"),
             roles=_roles(properties),
             limits=_limits(properties),
             cors=_cors(properties),
+            cors_by_path=_global_cors(properties),
             redis=_redis(properties),
             blacklist_grace_s=seconds(f"{_PREFIX}.blacklist-grace", 60),
-            connect_timeout_s=seconds(f"{_PREFIX}.timeouts.connect", 2),
-            answer_timeout_s=seconds(f"{_PREFIX}.timeouts.answer", 10),
+            connect_timeout_s=seconds(
+                client("connect-timeout"), seconds(f"{_PREFIX}.timeouts.connect", 2)
+            ),
+            answer_timeout_s=seconds(
+                client("response-timeout"), seconds(f"{_PREFIX}.timeouts.answer", 10)
+            ),
             stall_timeout_s=seconds(f"{_PREFIX}.timeouts.stall", 30),
             head_timeout_s=seconds(f"{_PREFIX}.timeouts.head", 10),
             idle_timeout_s=seconds(f"{_PREFIX}.timeouts.idle", 75),
-            pool_idle_s=seconds(f"{client}.pool.max-idle-time", 30),
-            pool_size=properties.integer(f"{client}.pool.max-connections", 128, minimum=1),
+            websocket_idle_s=seconds(f"{_PREFIX}.timeouts.websocket", 600),
+            websocket=properties.boolean(
+                spring_key(properties, "global-filter.websocket-routing.enabled"), default=True
+            ),
+            pool_idle_s=seconds(client("pool.max-idle-time"), 30),
+            pool_life_s=seconds(life, 0) if properties.get(life) else inf,
+            pool_size=properties.integer(client("pool.max-connections"), 128, minimum=1),
+            acquire_timeout_s=seconds(client("pool.acquire-timeout"), 0),
+            certificates=properties.listing(client("ssl.trusted-x509-certificates")),
+            insecure=properties.boolean(client("ssl.use-insecure-trust-manager"), default=False),
+            max_in_flight=properties.integer(f"{_PREFIX}.max-in-flight", 1000, minimum=1),
+            absent_is_404=properties.boolean(
+                spring_key(properties, "loadbalancer.use404"), default=False
+            ),
             max_head=properties.data_size(f"{_PREFIX}.max-head-size", 16 * 1024),
             max_body=properties.data_size(f"{_PREFIX}.max-body-size", 1024 * 1024),
             compat_port=properties.integer(f"{_PREFIX}.compat-port", 0, minimum=0, maximum=65535),
@@ -145,6 +232,14 @@ class Settings:
 def _wrong(properties: Properties, key: str, fault: str) -> ConfigurationError:
     origin = properties.origin(f"{key}[0]") or properties.origin(key)
     return ConfigurationError(f"{properties.application}: {key} {fault} (from {origin})")
+
+
+def _pattern(properties: Properties, key: str) -> re.Pattern[str] | None:
+    text = properties.get(key)
+    try:
+        return re.compile(text) if text else None
+    except re.error:
+        raise _wrong(properties, key, "is no regular expression") from None
 
 
 def _openings(properties: Properties, name: str) -> tuple[Opening, ...]:
@@ -215,6 +310,16 @@ def _cors(properties: Properties) -> Cors:
         ),
         max_age_s=properties.integer(f"{key}.max-age", 0, minimum=0) if age else None,
     )
+
+
+def _global_cors(properties: Properties) -> tuple[tuple[str, Cors], ...]:
+    key = spring_key(properties, "globalcors.cors-configurations")
+    try:
+        found = [(path, Cors.of(tree)) for path, tree in properties.tree(key).items()]
+    except (ValueError, AttributeError) as fault:
+        raise _wrong(properties, key, f"cannot be used: {fault}") from None
+    # The longer a pattern, the closer it is.
+    return tuple(sorted(found, key=lambda pair: -len(pair[0])))
 
 
 def _redis(properties: Properties) -> RedisSettings:

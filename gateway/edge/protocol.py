@@ -22,6 +22,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS_LINES = {code: f"HTTP/1.1 {code} {text}\r\n".encode() for code, text in REASONS.items()}
 _BODILESS = frozenset({204, 304})
 _EVENTS = b"text/event-stream"
+_SWITCHING = 101
+_UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 _MOST_PIPELINED = 32
 # What framing may cost beside the body itself: chunk extensions and trailers go nowhere.
 _MOST_OVERHEAD = 16 * 1024
@@ -59,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_stream",
         "_task",
         "_transport",
+        "_tunnel",
         "_url",
         "closing",
         "deadline",
@@ -75,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._receiving: Exchange | None = None
         self._body: Stream | None = None
         self._stream: Stream | None = None
+        self._tunnel: Stream | None = None
         self._task: asyncio.Task[None] | None = None
         self._headers: Headers = []
         self._url = self._raw = b""
@@ -106,13 +110,18 @@ class Connection(asyncio.Protocol):
             self._body.fail(InvalidError("client went away"))
         if self._task is not None:
             self._task.cancel()
-        if self._stream is not None:
+        if self._tunnel is not None:
+            self._tunnel.end()
+        elif self._stream is not None:
             self._stream.cancel()
         if current is not None:
-            self._note(current, 499)
+            self._note(current, 499 if self._tunnel is None else self._status)
 
     def data_received(self, data: bytes) -> None:
         if self._parser is None or self._lingering:
+            return
+        if self._tunnel is not None:
+            self._pass_on(data)
             return
         self._raw = self._raw + data if self._head_open else data
         if self._chunked_body():
@@ -139,11 +148,19 @@ class Connection(asyncio.Protocol):
             try:
                 parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                # No other protocol is spoken here; what follows is the next request.
+                # A WebSocket's first bytes; no other protocol is spoken here, and then what
+                # follows is the next request.
                 data = data[upgrade.args[0] :]
-                if data and self._parser is not None:
+                if data and self._tunnel is not None:
+                    self._pass_on(data)
+                elif data and self._parser is not None:
                     continue
             return
+
+    def _pass_on(self, data: bytes) -> None:
+        self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
+        if self._tunnel is not None:
+            self._tunnel.feed(data)
 
     def _chunked_body(self) -> bool:
         return self._receiving is not None and self._body is not None and self._body.length is None
@@ -173,14 +190,22 @@ class Connection(asyncio.Protocol):
         # llhttp also takes HTTP/0.9, and RTSP and ICE in the protocol's place.
         if version not in {"1.0", "1.1"} or self._url + b" HTTP/1." not in self._raw:
             raise RefusedError(400, "Request line is malformed")
-        trusted = self._edge.settings.trusted_proxies
+        settings = self._edge.settings
         exchange = arrive(
-            parser.get_method(), self._url, version, self._headers, peer=self._peer, trusted=trusted
+            parser.get_method(),
+            self._url,
+            version,
+            self._headers,
+            peer=self._peer,
+            trusted=settings.trusted_proxies,
+            pattern=settings.trusted_pattern,
         )
         exchange.compat = self._compat
         exchange.keep_alive = parser.should_keep_alive()
         self._receive(exchange)
         if self._current is None:
+            if parser.should_upgrade() and settings.websocket and exchange.body is None:
+                self._offer_tunnel(exchange)
             self._begin(exchange)
         elif len(self._queue) < _MOST_PIPELINED:
             self._queue.append(exchange)
@@ -200,6 +225,12 @@ class Connection(asyncio.Protocol):
             exchange.body = self._body = Stream(self, length)
             if exchange.expects:
                 self._body.wanted = self._welcome
+
+    def _offer_tunnel(self, exchange: Exchange) -> None:
+        """Let a WebSocket's opening handshake through (RFC 6455 section 4.1)."""
+        asked = [value.lower() for name, value in self._headers if name == b"upgrade"]
+        if asked == [b"websocket"] and exchange.method == "GET" and exchange.version == "1.1":
+            exchange.tunnel = self._tunnel = Stream(self)
 
     def on_chunk_header(self) -> None:
         self._overhead -= _PER_CHUNK
@@ -239,7 +270,7 @@ class Connection(asyncio.Protocol):
         if not self._holds and not self._transport.is_closing():
             self._transport.pause_reading()
         self._holds |= reason
-        if reason == _FULL:
+        if reason == _FULL and self._tunnel is None:
             self.deadline = inf  # the upstream is slow, not the client
 
     def _release(self, reason: int) -> None:
@@ -279,6 +310,12 @@ class Connection(asyncio.Protocol):
             reply = message(502, "Upstream broke off its answer")
             body = reply.body
         whole = body if isinstance(body, bytes) else body.taken()
+        if exchange.tunnel is not None:
+            if reply.status == _SWITCHING and isinstance(body, Stream):
+                self._switch(exchange, reply, body)
+                return
+            exchange.tunnel.cancel()
+            self.closing = True  # what the client sends may be frames already
         bodiless = exchange.method == "HEAD" or reply.status in _BODILESS
         framing = self._framing(exchange, reply, whole, bodiless=bodiless)
         keeps = (
@@ -309,6 +346,18 @@ class Connection(asyncio.Protocol):
             self._edge.endless.add(self)
         stream.attach(self)
 
+    def _switch(self, exchange: Exchange, reply: Reply, stream: Stream) -> None:
+        """Both sides speak another protocol from here on; its bytes are not looked into."""
+        parts = [_STATUS_LINES[_SWITCHING], _UPGRADE]
+        parts += [b"%b: %b\r\n" % held for held in reply.headers]
+        parts.append(b"X-Correlation-Id: %b\r\n\r\n" % exchange.correlation_id.encode())
+        self._transport.write(b"".join(parts))
+        self._status, self._chunked, self.closing = _SWITCHING, False, True
+        self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
+        self._stream = stream
+        self._edge.endless.add(self)
+        stream.attach(self)
+
     def _framing(
         self, exchange: Exchange, reply: Reply, whole: bytes | None, *, bodiless: bool
     ) -> bytes | None:
@@ -329,6 +378,8 @@ class Connection(asyncio.Protocol):
         return b"Transfer-Encoding: chunked\r\n"
 
     def send(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self) -> None:
@@ -353,6 +404,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.deadline = inf
+        if self._tunnel is not None:
+            self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
         if self._stream is not None:
             self._stream.resume()
 

@@ -18,7 +18,7 @@ from cloud import eureka, tracing
 from cloud.balancer import Balancer
 from cloud.breaker import Breakers
 from cloud.config import Environment, Properties
-from cloud.errors import ConfigurationError
+from cloud.errors import CloudError, ConfigurationError
 from cloud.retry import RetryBudget
 from gateway.edge.local import Local, Wsgi
 from gateway.edge.observed import Observed
@@ -26,9 +26,11 @@ from gateway.edge.protocol import Connection, tune
 from gateway.edge.redis import Redis
 from gateway.exchange import Exchange, Reply, Tools
 from gateway.handler import Gateway, Rules
+from gateway.handler.added import Added
 from gateway.handler.guard import Guard
 from gateway.proxy import Proxy
-from gateway.settings import Settings
+from gateway.route import locates
+from gateway.settings import Settings, spring_option
 
 log = structlog.get_logger(__name__)
 
@@ -57,8 +59,12 @@ class Edge:
         self._local = Local(application)
         settings = Settings.of(environment.properties)
         self._redis = Redis(settings.redis)
-        balancer = Balancer(eureka.view(environment))
-        self._proxy = Proxy(lambda: self.settings, balancer, RetryBudget())
+        self._view = eureka.view(environment)
+        self._budget = RetryBudget()
+        self._proxy = Proxy(lambda: self.settings, Balancer(self._view), self._budget)
+        self._workers = workers
+        self._added = Added(environment.properties)
+        self._services: tuple[str, ...] = ()
         rules = self._compile(environment.properties, settings)
         guard = Guard(self._redis, self.loop.time, workers)
         self._gateway = Gateway(rules, guard, self._local.handle)
@@ -79,14 +85,32 @@ class Edge:
 
     def _compile(self, properties: Properties, settings: Settings) -> Rules:
         def tools(breakers: Breakers) -> Tools:
-            return Tools(breakers.get, self._local.forward, self._redis.run)
+            return Tools(
+                breakers.get,
+                self._forward,
+                self._redis.run,
+                lambda name: spring_option(properties, name),
+                self._budget.permits,
+            )
 
-        return Rules.of(settings, properties, self._proxy, tools)
+        return Rules.of(
+            settings,
+            properties,
+            self._proxy,
+            tools,
+            added=self._added.read(),
+            services=self._services,
+            share=self._workers,
+        )
+
+    async def _forward(self, exchange: Exchange, path: str) -> Reply:
+        return await self._gateway.forward(exchange, path)
 
     def _apply(self, rules: Rules) -> None:
         self._gateway.rules = rules
         self.settings = rules.settings
         self._uris = {route.id: route.uri for route, _ in rules.table.bound}
+        self._locates = locates(self._environment.properties)
         self._sampled_below = round(rules.settings.sampling * (1 << _RANDOM_BITS))
         log.info("routes_loaded", count=len(self._uris), routes=sorted(self._uris))
 
@@ -94,6 +118,17 @@ class Edge:
         """Take over a new configuration, whichever thread brings it; a bad one changes nothing."""
         rules = self._compile(properties, Settings.of(properties))
         self.loop.call_soon_threadsafe(self._apply, rules)
+
+    def look_around(self) -> None:
+        """Take over routes that an operator added, and services that came or went."""
+        added = self._added.changed()
+        services = self._view.services() if self._locates else ()
+        if added or services != self._services:
+            self._services = services
+            try:
+                self._changed(self._environment.properties, frozenset())
+            except CloudError as error:
+                log.error("routes_unchanged", reason=str(error))  # noqa: TRY400 - says it all
 
     # --- requests
 
@@ -183,6 +218,7 @@ class Edge:
             if turn % 5 == 0:
                 for connection in [c for c in self.connections if c.deadline < now]:
                     connection.expire()
+                self.look_around()
                 self.flush()
 
     def flush(self) -> None:

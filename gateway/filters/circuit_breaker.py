@@ -1,5 +1,7 @@
 """CircuitBreaker: spares an upstream that fails, and its callers the wait."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from http import HTTPStatus
 
 import structlog
@@ -7,10 +9,12 @@ from pybreaker import CircuitBreakerError
 
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from gateway.exchange import (
+    BusyError,
     Definition,
     Exchange,
     Filter,
     Handler,
+    NoInstanceError,
     Reply,
     Tools,
     expand,
@@ -31,24 +35,15 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
     """Build the filter.
 
     `name` finds `resilience4j.circuitbreaker.instances.<name>`, `fallbackUri` is a local path
-    (`forward:/…`, for every method), `statusCodes` are answers to replace by the fallback.
+    (`forward:/…`, for every method), `statusCodes` are answers to replace by the fallback;
+    with `resumeWithoutError` a failure without a fallback is an empty 200.
 
     Raises:
         ValueError: `fallbackUri` leads elsewhere.
     """
-    name, uri = bind(definition.args, "name", "fallbackUri", required=1)
-    if uri and not uri.startswith("forward:/"):
-        raise ValueError(f"fallbackUri {uri} is not forward:/…")
-    codes = _codes(definition)
-    breaker = tools.breaker(str(name))
-
-    async def fallback(exchange: Exchange, cause: Exception) -> Reply:
-        if uri:
-            path = expand(uri.removeprefix("forward:"), exchange.variables, path=True)
-            return await tools.forward(exchange, path)
-        if isinstance(cause, DeadlineError):
-            return message(504, "No answer in time", status=504)
-        return message(503, "Service is temporarily unavailable", status=503)
+    name = str(bind(definition.args, "name")[0])
+    codes, fallback = _codes(definition), _fallback(definition, tools)
+    breaker = tools.breaker(name)
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
         try:
@@ -57,6 +52,9 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
             return await fallback(exchange, error)
         try:
             reply = await proceed(exchange)
+        except BusyError:
+            permit.released()  # it was us who did not call
+            raise
         except (UnavailableError, UpstreamError, DeadlineError) as error:
             permit.failed(error)
             log.warning("upstream_failed", route=exchange.route, breaker=name, reason=str(error))
@@ -72,6 +70,29 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
         return reply
 
     return apply
+
+
+def _fallback(
+    definition: Definition, tools: Tools
+) -> Callable[[Exchange, Exception], Awaitable[Reply]]:
+    uri = bind(definition.args, "name", "fallbackUri", required=1)[1]
+    if uri and not uri.startswith("forward:/"):
+        raise ValueError(f"fallbackUri {uri} is not forward:/…")
+    resumes = str(definition.args.get("resumeWithoutError", "false")).lower() == "true"
+
+    async def answer(exchange: Exchange, cause: Exception) -> Reply:
+        if uri:
+            path = expand(uri.removeprefix("forward:"), exchange.variables, path=True)
+            return await tools.forward(replace(exchange, failure=cause), path)
+        if resumes:
+            return Reply(200)
+        if isinstance(cause, NoInstanceError):
+            return message(cause.status, str(cause), status=cause.status)
+        if isinstance(cause, DeadlineError):
+            return message(504, "No answer in time", status=504)
+        return message(503, "Service is temporarily unavailable", status=503)
+
+    return answer
 
 
 def _codes(definition: Definition) -> frozenset[int]:

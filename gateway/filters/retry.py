@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from cloud.errors import CloudError, DeadlineError, UnavailableError, UpstreamError
+from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from gateway.exchange import Definition, Exchange, Filter, Handler, Reply, Tools, span_of, status_of
 from gateway.predicates import bind
 
@@ -14,15 +14,19 @@ _SERIES = {
     "CLIENT_ERROR": 4,
     "SERVER_ERROR": 5,
 }
-_FIELDS = ("retries", "statuses", "methods", "backoff.firstBackoff", "backoff.maxBackoff")
+_BACKOFF = ("backoff.firstBackoff", "backoff.maxBackoff", "backoff.factor")
+_FIELDS = ("retries", "statuses", "methods", *_BACKOFF)
 _FAILURES = (UpstreamError, UnavailableError, DeadlineError)
 
 
-def retry(definition: Definition, _: Tools) -> Filter:
-    """Build the filter; Spring's defaults: 3 retries, of GET, after a 5xx or a failed call."""
+def retry(definition: Definition, tools: Tools) -> Filter:
+    """Build the filter; Spring's defaults: 3 retries, of GET, after a 5xx or a failed call.
+
+    All retries of the worker share one budget: when everything fails they must not add up.
+    """
     args = dict(definition.args)
     args |= {f"backoff.{name}": value for name, value in (args.get("backoff") or {}).items()}
-    retries, statuses, methods, first, last = bind(args, *_FIELDS, required=0)
+    retries, statuses, methods, first, last, factor = bind(args, *_FIELDS, required=0)
     most = int(retries or 3)
     codes = {status_of(name) for name in (statuses or "").split(",") if name.strip()}
     series = {
@@ -30,28 +34,27 @@ def retry(definition: Definition, _: Tools) -> Filter:
     }
     allowed = {name.strip() for name in (methods or "GET").split(",")}
     pause = span_of(first) if first else timedelta()
-    longest = span_of(last) if last else timedelta(seconds=5)
+    longest = span_of(last) if last else timedelta.max
+    growth = int(factor or 2)
+
+    def bad(reply: Reply) -> bool:
+        return reply.status in codes or reply.status // 100 in series
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
         if exchange.method not in allowed or exchange.body is not None:
             return await proceed(exchange)
         for attempt in range(most):
-            reply = await _tried(exchange, proceed)
-            if reply is not None and not (reply.status in codes or reply.status // 100 in series):
-                return reply
-            if reply is not None:
+            try:
+                reply = await proceed(exchange)
+            except _FAILURES:
+                if not tools.retries():
+                    raise
+            else:
+                if not bad(reply) or not tools.retries():
+                    return reply
                 reply.discard()
             if pause:
-                await asyncio.sleep(min(pause * 2**attempt, longest).total_seconds())
+                await asyncio.sleep(min(pause * growth**attempt, longest).total_seconds())
         return await proceed(exchange)
 
     return apply
-
-
-async def _tried(exchange: Exchange, proceed: Handler) -> Reply | None:
-    try:
-        return await proceed(exchange)
-    except CloudError as error:
-        if isinstance(error, _FAILURES):
-            return None
-        raise

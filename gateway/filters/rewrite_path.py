@@ -1,9 +1,18 @@
 """RewritePath: replaces what a Java regular expression finds in the path."""
 
-import re
 from dataclasses import replace
 
-from gateway.exchange import Definition, Exchange, Filter, Handler, Reply, Tools, decoded
+from gateway.exchange import (
+    Definition,
+    Exchange,
+    Filter,
+    Handler,
+    Reply,
+    Tools,
+    decoded,
+    java_regex,
+    java_replacement,
+)
 from gateway.predicates import bind
 
 
@@ -14,15 +23,11 @@ def rewrite_path(definition: Definition, _: Tools) -> Filter:
     spells `$` as `$\\`, lest Spring takes it for a placeholder.
     """
     regexp, replacement = bind(definition.args, "regexp", "replacement")
-    wanted = re.compile(re.sub(r"\(\?<(?![=!])", "(?P<", str(regexp)))
-    template = re.sub(
-        r"\$\{(\w+)\}|\$(\d+)",
-        lambda found: rf"\g<{found[1] or found[2]}>",
-        str(replacement).replace("$\\", "$"),
-    )
+    wanted = java_regex(str(regexp))
+    replaced = java_replacement(str(replacement), wanted)
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
-        raw = wanted.sub(template, exchange.raw_path)
+        raw = wanted.sub(replaced, exchange.raw_path)
         return await proceed(replace(exchange, raw_path=raw, path=decoded(raw)))
 
     return apply

@@ -1,8 +1,10 @@
 """The order of work: what every request passes before the first route that matches may have it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from http import HTTPStatus
+from typing import Any
 
 import structlog
 
@@ -21,14 +23,17 @@ from cloud.errors import (
     UpstreamError,
 )
 from gateway.exchange import (
+    BusyError,
     Definition,
     Exchange,
     Filter,
     Handler,
+    NoInstanceError,
     Reply,
     TooLargeError,
     Tools,
     TooSlowError,
+    decoded,
     message,
 )
 from gateway.filters import build
@@ -39,7 +44,7 @@ from gateway.handler.cors import CorsRules
 from gateway.handler.guard import Guard
 from gateway.handler.tokens import Identity, Tokens
 from gateway.proxy import Proxy
-from gateway.route import Route, RouteTable, load
+from gateway.route import REFUSED, Reader, Route, RouteTable, definitions, load
 from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -57,6 +62,8 @@ _STATUS: Sequence[tuple[type[CloudError], int]] = (
     (DeadlineError, 504),
 )
 _OWN_LIMIT = "RequestSize"
+_MOVES = frozenset({"StripPrefix", "PrefixPath", "SetPath", "RewritePath"})
+_MOST_FORWARDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +85,64 @@ class Rules:
         proxy: Proxy,
         tools: Callable[[Breakers], Tools],
         clock: Clock = utc_now,
+        *,
+        added: Sequence[Mapping[str, Any]] = (),
+        services: Sequence[str] = (),
+        share: int = 1,
     ) -> "Rules":
         """Compile; a route that cannot be used is left out, with its reason in the log.
+
+        Args:
+            settings: the gateway's own.
+            properties: for the routes, and for breakers.
+            proxy: calls upstreams.
+            tools: what filters lean on, for these breakers.
+            clock: for tokens.
+            added: routes beside the configuration's.
+            services: ids in the registry, for the discovery locator.
+            share: workers among which a route's limit is divided.
 
         Raises:
             ConfigurationError: a breaker's setting cannot be used.
         """
         breakers = Breakers(properties)
+        access = AccessRules(settings)
+        bind = partial(
+            chain, proxy=proxy, tools=tools(breakers), settings=settings, access=access, share=share
+        )
+        table = load(properties, bind, added=added, services=services)
+        closer = [
+            (path, route.cors) for route, _ in table.bound if route.cors for path in route.paths
+        ]
         return cls(
             settings,
-            load(properties, partial(chain, proxy=proxy, tools=tools(breakers), settings=settings)),
-            AccessRules(settings),
-            CorsRules(settings.cors),
+            table,
+            access,
+            CorsRules(settings.cors, settings.cors_by_path, closer),
             Tokens(settings.secret, clock),
             breakers,
         )
 
 
-def chain(route: Route, *, proxy: Proxy, tools: Tools, settings: Settings) -> Handler:
+def chain(
+    route: Route,
+    *,
+    proxy: Proxy,
+    tools: Tools,
+    settings: Settings,
+    access: AccessRules,
+    share: int = 1,
+) -> Handler:
     """Build what a route does with a request: its filters, outermost first, then the call.
 
     Raises:
         ValueError: one of its filters does not exist or cannot take its arguments.
     """
     handler: Handler = partial(_last, proxy=proxy, tools=tools, route=route)
+    if route.located or any(definition.name in _MOVES for definition in route.filters):
+        handler = partial(_ensure_allowed, proceed=handler, access=access, route=route)
+    most = route.max_in_flight if route.max_in_flight is not None else settings.max_in_flight
+    handler = _Gate(handler, -(-most // share)).handle
     sizes = [definition for definition in route.filters if definition.name == _OWN_LIMIT]
     limit = limit_of(sizes[-1]) if sizes else settings.max_body
     for definition in reversed(route.filters):
@@ -110,6 +151,64 @@ def chain(route: Route, *, proxy: Proxy, tools: Tools, settings: Settings) -> Ha
         # No route goes without, wherever the list of routes comes from.
         handler = _around(circuit_breaker(_default_breaker(route), tools), handler)
     return partial(_limited, proceed=handler, limit=limit)
+
+
+def refusal(
+    definition: Mapping[str, Any], properties: Properties, added: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Tell why a route's definition cannot be used; None when it can."""
+
+    async def nowhere(*_: object) -> Any:
+        raise UnavailableError("not in use")
+
+    tools = Tools(Breakers(properties).get, nowhere, nowhere)
+    try:
+        route = Reader(properties, [*definitions(properties, added), definition]).route(definition)
+        for one in route.filters:
+            build(one, tools)
+    except REFUSED as refused:
+        return f"{type(refused).__name__}: {refused}"
+    return None
+
+
+class _Gate:
+    """Counts a route's calls that wait for the head of their answer, and lets in so many.
+
+    One slow service must not hold all connections and memory that the others need.
+    """
+
+    def __init__(self, proceed: Handler, most: int) -> None:
+        self._proceed = proceed
+        self._most = most
+        self._waiting = 0
+
+    async def handle(self, exchange: Exchange) -> Reply:
+        if self._waiting >= self._most:
+            raise BusyError("Too many requests wait for this service")
+        self._waiting += 1
+        try:
+            return await self._proceed(exchange)
+        finally:
+            self._waiting -= 1
+
+
+async def _ensure_allowed(
+    exchange: Exchange, *, proceed: Handler, access: AccessRules, route: Route
+) -> Reply:
+    """Hold the platform's rules against the path that the service will see."""
+    if route.located and (exchange.path == "/actuator" or exchange.path.startswith("/actuator/")):
+        raise NotFoundError("Resource not found")
+    _ensure_roles(exchange, access.of(exchange.method, exchange.path).roles)
+    return await proceed(exchange)
+
+
+def _ensure_roles(exchange: Exchange, wanted: Sequence[frozenset[str]]) -> None:
+    if not wanted:
+        return
+    if exchange.principal is None:
+        raise UnauthenticatedError("Authorization header is missing")
+    if any(exchange.principal.roles.isdisjoint(roles) for roles in wanted):
+        raise DeniedError("Role is missing")
 
 
 def _around(apply: Filter, proceed: Handler) -> Handler:
@@ -160,12 +259,32 @@ class Gateway:
             reply.headers.extend(cors.headers(exchange))
         return reply
 
+    async def forward(self, exchange: Exchange, path: str) -> Reply:
+        """Answer as a local path does, else as the route for it; whatever the method."""
+        sent_on = replace(
+            exchange, path=decoded(path), raw_path=path, forwards=exchange.forwards + 1
+        )
+        reply = await self._local(sent_on)
+        if reply.status != HTTPStatus.NOT_FOUND:
+            return reply
+        found = self.rules.table.find(sent_on)
+        if found is None:
+            return reply
+        if sent_on.forwards > _MOST_FORWARDS:
+            raise UnavailableError("Routes lead to each other in a circle")
+        _ensure_roles(sent_on, self.rules.access.of(sent_on.method, sent_on.path).roles)
+        return await found[1](sent_on)
+
     async def _admitted(self, exchange: Exchange) -> Reply:
         rules = self.rules
         access = rules.access.of(exchange.method, exchange.path)
         if exchange.compat and not access.compat:
             raise NotFoundError("Resource not found")
         found = rules.table.find(exchange)
+        if found is not None and found[0].located:
+            # A service's own path in disguise: what holds for the one holds for the other.
+            behind = exchange.path.removeprefix(found[0].located) or "/"
+            access = rules.access.of(exchange.method, behind)
         identity = self._identify(exchange, rules, needed=found is not None and not access.public)
         if found is not None and access.roles and identity is None:
             raise UnauthenticatedError("Authorization header is missing")
@@ -180,12 +299,12 @@ class Gateway:
             # On a public path a token that was revoked is no token.
             identity = None
             await self._guard.check(exchange.method, exchange.client, None, access, limits, grace_s)
+        if identity is not None:
+            exchange.principal = identity.principal
         if found is None:
             return await self._local(exchange)
+        _ensure_roles(exchange, access.roles)
         if identity is not None:
-            principal = exchange.principal = identity.principal
-            if any(principal.roles.isdisjoint(wanted) for wanted in access.roles):
-                raise DeniedError("Role is missing")
             exchange.headers += identity.headers
         route, handler = found
         exchange.route = route.id
@@ -209,6 +328,10 @@ def answer(error: CloudError) -> Reply:
     extra: list[tuple[bytes, bytes]] = []
     if isinstance(error, UnauthenticatedError):
         extra.append((b"WWW-Authenticate", b"Bearer"))
+    if isinstance(error, NoInstanceError):
+        status = error.status
+    if isinstance(error, BusyError):
+        extra.append((b"Retry-After", b"1"))
     if isinstance(error, ThrottledError):
         extra.append((b"Retry-After", b"%d" % max(1, round(error.retry_after.total_seconds()))))
     return message(status, str(error), *extra)

@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_network
 from os import urandom
 
 from cloud.errors import InvalidError
@@ -43,9 +45,18 @@ class RefusedError(InvalidError):
 
 
 def arrive(
-    method: bytes, target: bytes, version: str, headers: Headers, *, peer: str, trusted: Networks
+    method: bytes,
+    target: bytes,
+    version: str,
+    headers: Headers,
+    *,
+    peer: str,
+    trusted: Networks,
+    pattern: re.Pattern[str] | None = None,
 ) -> Exchange:
     """Build the exchange; names in `headers` are in lower case.
+
+    `pattern` tells addresses of trusted proxies, too, as Spring's `trusted-proxies` does.
 
     Raises:
         RefusedError: malformed, ambiguous or forged beyond repair.
@@ -72,6 +83,8 @@ def arrive(
     if connection is not None:
         exchange.headers = _without_hops(kept, connection)
     exchange.expects = _expects(taken.get(b"expect"), version)
+    if pattern is not None:
+        trusted = _also_trusted(peer, taken.get(b"x-forwarded-for", b""), trusted, pattern)
     _say_where_from(exchange, taken, trusted)
     return exchange
 
@@ -127,6 +140,15 @@ def _expects(expect: bytes | None, version: str) -> bool:
 def _without_hops(kept: Headers, connection: bytes) -> Headers:
     named = {name.strip().lower() for name in connection.split(b",")} - _NEVER_HOP
     return [held for held in kept if held[0] not in named]
+
+
+def _also_trusted(peer: str, given: bytes, trusted: Networks, pattern: re.Pattern[str]) -> Networks:
+    """Add the hops whose address matches; who is behind them is found as behind any proxy."""
+    hops = (hop.strip() for hop in (peer, *given.decode("latin-1").split(",")))
+    found = [hop for hop in hops if pattern.fullmatch(hop)]
+    with suppress(ValueError):  # an expression that also takes what is no address
+        return (*trusted, *map(ip_network, found))
+    return trusted
 
 
 def _say_where_from(exchange: Exchange, taken: dict[bytes, bytes], trusted: Networks) -> None:

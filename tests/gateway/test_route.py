@@ -7,7 +7,8 @@ import yaml
 
 from cloud.config import Properties
 from gateway.exchange import Exchange
-from gateway.route import PREFIXES, Target, define, load
+from gateway.route import Target, define, load
+from gateway.settings import PREFIXES
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "config"
 
