@@ -15,6 +15,7 @@ PASSWORD_LIMIT: Final = 72  # what BCrypt reads, in bytes; more would be ignored
 GENRES_LIMIT: Final = 100
 USER_ROLE: Final = "USER"
 ADMIN_ROLE: Final = "ADMIN"
+VIP_ROLE: Final = "VIP"
 
 
 class BadCredentialsError(InvalidError):
@@ -72,6 +73,8 @@ class Action(StrEnum):
     TOKEN_REFRESH = "TOKEN_REFRESH"  # noqa: S105 - an action, not a secret
     TOKEN_REVOKE = "TOKEN_REVOKE"  # noqa: S105
     PROFILE_UPDATE = "PROFILE_UPDATE"
+    ROLE_ASSIGN = "ROLE_ASSIGN"
+    ROLE_REVOKE = "ROLE_REVOKE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +264,24 @@ class Reused:
     """A refresh token came a second time, and what that ended."""
 
     ended: Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What customer-service told of a user's membership; a higher version is newer."""
+
+    user_id: UserId
+    version: int
+    active: bool
+    heard_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Regranted:
+    """An account whose roles changed, and the access tokens that this revoked."""
+
+    user: User
+    tokens: tuple[AccessToken, ...]
 
 
 @dataclass(frozen=True, slots=True)

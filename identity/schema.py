@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from cloud.envelope import local_date_time
-from cloud.schema import Body, Email, NotBlank, Text
+from cloud.schema import Body, Email, Int64, NotBlank, Text
 from cloud.security import Principal
 from identity.domain import (
     GENRES_LIMIT,
@@ -53,6 +53,14 @@ class ProfileRequest(Body):
             avatar_url=self.avatar_url,
             genres=None if self.genres is None else tuple(self.genres),
         )
+
+
+class MembershipChanged(Body):
+    """The event `membership.changed` of customer-service."""
+
+    user_id: Int64
+    version: Int64
+    active: bool
 
 
 class RegisterRequest(ProfileRequest):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import timedelta
+from functools import partial
 from secrets import token_urlsafe
 from threading import Event
 from typing import Final
@@ -12,16 +13,27 @@ import structlog
 from redis import RedisError
 from sqlalchemy import Engine
 
+from cloud.breaker import Breakers
 from cloud.clock import Clock, utc_now
 from cloud.config import Environment
 from cloud.errors import UnavailableError
-from cloud.messaging import RabbitSettings, rabbit
+from cloud.messaging import Consumer, RabbitSettings, rabbit
 from cloud.messaging.relay import Relay
 from cloud.stores import postgres, redis
+from identity import consumers
 from identity.events import EXCHANGE, NOTICES
 from identity.service import Passwords
 from identity.settings import Settings
-from identity.store import ADMIN, catch_up, outbox, purge, seed, seed_admin
+from identity.store import (
+    ADMIN,
+    RedisLive,
+    SqlMemberships,
+    catch_up,
+    outbox,
+    purge,
+    seed,
+    seed_admin,
+)
 
 log = structlog.get_logger()
 
@@ -61,6 +73,21 @@ def relay(environment: Environment, stop: Event) -> None:
     Relay(engine, outbox, settings, properties.application, declared).run(stop)
 
 
+def consumer(environment: Environment, stop: Event) -> None:
+    """Let role VIP follow memberships."""
+    properties = environment.properties
+    engine, client = postgres.engine(properties), redis.client(properties)
+    handle = partial(
+        consumers.membership_changed,
+        memberships=SqlMemberships(engine),
+        live=RedisLive(client, Breakers(properties).get("redis")),
+        now=utc_now,
+    )
+    settings = RabbitSettings.of(properties)
+    _await_tables(engine, stop)
+    Consumer(settings, queue=consumers.QUEUE, bindings=consumers.BINDINGS, handle=handle).run(stop)
+
+
 def upkeep(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
     """Keep Redis in step with the tables, and sweep out of them what has expired."""
     properties = environment.properties
@@ -93,12 +120,12 @@ def _await_tables(engine: Engine, stop: Event) -> None:
 
 
 def custodian(environment: Environment, stop: Event) -> None:
-    """Relay and keep up, both in one process: each further one would cost its memory.
+    """Relay, consume and keep up, all in one process: each further one would cost its memory.
 
-    When one of them fails the other is stopped too, and the arbiter starts both again.
+    When one of them fails the others are stopped too, and the arbiter starts all again.
     """
-    with ThreadPoolExecutor(2) as pool:
-        works = [pool.submit(work, environment, stop) for work in (relay, upkeep)]
+    with ThreadPoolExecutor(3) as pool:
+        works = [pool.submit(work, environment, stop) for work in (relay, consumer, upkeep)]
         wait(works, return_when=FIRST_EXCEPTION)
         stop.set()
     for work in works:

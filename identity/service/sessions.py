@@ -15,6 +15,7 @@ from identity.domain import (
     Fresh,
     Issued,
     Lockout,
+    Regranted,
     Reused,
     Session,
     SpentTokenError,
@@ -52,6 +53,7 @@ class Live(Protocol):  # answered by identity.store.RedisLive
 
     def opened(self, issued: Issued, now: datetime) -> None: ...
     def ended(self, ended: Ended, now: datetime) -> None: ...
+    def regranted(self, changed: Regranted, now: datetime) -> None: ...
 
 
 def login(  # noqa: PLR0913 - what a sign-in is made of

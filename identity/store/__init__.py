@@ -2,6 +2,7 @@
 
 from identity.store.accounts import SqlAccounts
 from identity.store.live import EPOCH, RedisLive, catch_up
+from identity.store.memberships import SqlMemberships
 from identity.store.purge import purge
 from identity.store.seeds import ADMIN, seed, seed_admin
 from identity.store.sessions import SqlSessions
@@ -13,6 +14,7 @@ __all__ = [
     "EPOCH",
     "RedisLive",
     "SqlAccounts",
+    "SqlMemberships",
     "SqlSessions",
     "SqlTrail",
     "catch_up",

@@ -18,7 +18,7 @@ from redis.client import Pipeline
 
 from cloud.breaker import CircuitBreaker, CircuitBreakerError
 from cloud.envelope import local_date_time
-from identity.domain import AccessToken, Ended, Issued, Session, SessionId, User, UserId
+from identity.domain import AccessToken, Ended, Issued, Regranted, Session, SessionId, User, UserId
 from identity.store.sessions import is_live, select_sessions, to_access_token, to_session
 from identity.store.tables import access_tokens, blacklist, sessions
 
@@ -59,6 +59,16 @@ class RedisLive:
                 _put_revoked(pipe, token, now)
             for session_id in ended.sessions:
                 _drop_session(pipe, ended.user_id, session_id)
+
+        self._write(show)
+
+    def regranted(self, changed: Regranted, now: datetime) -> None:
+        """Show the roles of an account as they are now, and what was revoked with the old ones."""
+
+        def show(pipe: Pipeline) -> None:
+            for token in changed.tokens:
+                _put_revoked(pipe, token, now)
+            _put_permissions(pipe, changed.user)
 
         self._write(show)
 

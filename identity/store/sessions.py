@@ -4,7 +4,7 @@ Whatever adds to or ends the sessions of an account first holds the account's ro
 and a sign-out everywhere go one after the other, and nothing is issued behind a revocation's back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -303,6 +303,46 @@ def _end_chain(db: sa.Connection, token: sa.Row[Any], visit: Visit, now: datetim
     return Reused(ended)
 
 
+def revoke_all(
+    db: sa.Connection, user_id: UserId, *, reason: str, now: datetime
+) -> Sequence[AccessToken]:
+    """Revoke the live access tokens of an account; its sessions go on and get new ones.
+
+    Args:
+        db: holds the account's row.
+        user_id: whose tokens.
+        reason: for the row of each token.
+        now: the instant that they end.
+    """
+    mine = access_tokens.c.user_id == user_id, access_tokens.c.expires_at > now
+    tokens = [to_access_token(row) for row in db.execute(sa.select(access_tokens).where(*mine))]
+    _revoke(db, tokens, user_id, reason=reason, now=now)
+    return tokens
+
+
+def _revoke(
+    db: sa.Connection,
+    tokens: Iterable[AccessToken],
+    user_id: UserId,
+    *,
+    reason: str,
+    now: datetime,
+) -> None:
+    rows = [
+        {
+            "jti": token.jti,
+            "user_id": user_id,
+            "token_type": ACCESS,
+            "expires_at": token.expires_at,
+            "reason": reason,
+            "created_at": now,
+        }
+        for token in tokens
+    ]
+    if rows:
+        db.execute(upsert(blacklist).on_conflict_do_nothing(), rows)
+
+
 def _end(
     db: sa.Connection,
     user_id: UserId,
@@ -328,19 +368,7 @@ def _end(
     tokens = {row.jti: to_access_token(row) for row in db.execute(alive)}
     if bearer:
         tokens[bearer.jti] = bearer
-    rows = [
-        {
-            "jti": token.jti,
-            "user_id": user_id,
-            "token_type": ACCESS,
-            "expires_at": token.expires_at,
-            "reason": reason,
-            "created_at": now,
-        }
-        for token in tokens.values()
-    ]
-    if rows:
-        db.execute(upsert(blacklist).on_conflict_do_nothing(), rows)
+    _revoke(db, tokens.values(), user_id, reason=reason, now=now)
     closed = sa.update(sessions).where(*mine, sessions.c.is_active)
     closed = closed.values(is_active=False, mirrored_at=None)
     ended = db.execute(closed.returning(sessions.c.id)).scalars()

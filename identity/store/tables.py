@@ -71,6 +71,14 @@ permissions: Final = _table(
 )
 user_roles: Final = _table("user_roles", _id("user_id"), _id("role_id"))
 role_permissions: Final = _table("role_permissions", _id("role_id"), _id("permission_id"))
+memberships: Final = _table(
+    "memberships",
+    sa.Column("user_id", sa.BigInteger, primary_key=True),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("active", sa.Boolean),
+    sa.Column("granted", sa.Boolean),
+    _instant("changed_at"),
+)
 refresh_tokens: Final = _table(
     "refresh_tokens",
     _id(),

@@ -38,7 +38,8 @@ def test_a_table_that_a_jvm_service_made_is_taken_over(database, environment):
     with engine.begin() as db:
         db.execute(
             sa.text(
-                "CREATE TABLE customers (id bigserial PRIMARY KEY, email varchar(255), is_subscribed boolean)"
+                "CREATE TABLE customers"
+                " (id bigserial PRIMARY KEY, email varchar(255), is_subscribed boolean)"
             )
         )
         db.execute(sa.text("INSERT INTO customers (email) VALUES ('ann@example.org')"))
