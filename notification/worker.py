@@ -27,7 +27,7 @@ _TOPOLOGY: Final = (
 )
 _SUCCEEDED: Final = "payment.succeeded"
 _Use = Callable[..., None]
-_QUEUES: Final[Mapping[str, tuple[_Use, tuple[tuple[str, str], ...]]]] = {
+QUEUES: Final[Mapping[str, tuple[_Use, tuple[tuple[str, str], ...]]]] = {
     "payment.notification.queue": (
         consumers.on_payment,
         ((_JVM_PAYMENT, _SUCCEEDED), (_PAYMENT, _SUCCEEDED)),
@@ -54,14 +54,14 @@ def consumer(environment: Environment, stop: Event) -> None:
     """Consume every queue until `stop`, each in a thread of its own."""
     deps = connect(environment)
     settings = RabbitSettings.of(environment.properties)
-    with ThreadPoolExecutor(len(_QUEUES), "consumer") as threads:
-        running = [threads.submit(_consume, settings, queue, deps, stop) for queue in _QUEUES]
+    with ThreadPoolExecutor(len(QUEUES), "consumer") as threads:
+        running = [threads.submit(_consume, settings, queue, deps, stop) for queue in QUEUES]
     for one in running:
         one.result()
 
 
 def _consume(settings: RabbitSettings, queue: str, deps: Deps, stop: Event) -> None:
-    use, bindings = _QUEUES[queue]
+    use, bindings = QUEUES[queue]
     try:
         Consumer(
             settings,

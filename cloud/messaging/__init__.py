@@ -6,8 +6,8 @@ acknowledge it after their work is stored. What a house must add is a key to rec
 `cloud.messaging.relay` and `.outbox` stand for themselves: who only consumes loads no SQL.
 """
 
-from cloud.messaging.consumer import Consumer, Delivery, Hopeless
+from cloud.messaging.consumer import Consumer, Delivery, Hopeless, Later
 from cloud.messaging.event import Event
 from cloud.messaging.rabbit import RabbitSettings
 
-__all__ = ["Consumer", "Delivery", "Event", "Hopeless", "RabbitSettings"]
+__all__ = ["Consumer", "Delivery", "Event", "Hopeless", "Later", "RabbitSettings"]

@@ -7,11 +7,13 @@ delivery's fault: it is waited for, with the delivery in hand.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
+from logging import DEBUG, INFO
 from threading import Event as Stop
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pika
 import structlog
@@ -29,7 +31,7 @@ log = structlog.get_logger()
 
 ATTEMPT: Final = "x-attempt"
 ORIGINAL_ROUTING_KEY: Final = "x-original-routing-key"
-_EXCEPTION: Final = "x-exception"
+EXCEPTION: Final = "x-exception"
 _EXCEPTION_LENGTH: Final = 500
 
 
@@ -56,14 +58,52 @@ class Delivery:
 
 
 Handle = Callable[[Delivery], None]
+# What became of each delivery: None when its work is done, else why not.
+HandleMany = Callable[[Sequence[Delivery]], Sequence[Exception | None]]
 _Arrived = tuple[Basic.Deliver, pika.BasicProperties, bytes]
+
+
+class Later(Exception):  # noqa: N818 - read aloud: raise Later(timedelta(seconds=30))
+    """Whoever does the work asked to be left alone for a while; that counts as no attempt.
+
+    The delivery comes back after the shortest of the delays that is long enough, else the longest.
+    """
+
+    def __init__(self, after: timedelta) -> None:
+        super().__init__(f"not before {after.total_seconds():g} s from now")
+        self.after = after
+
+
+def one_by_one(handle: Handle) -> HandleMany:
+    """Make a handler of single deliveries one of many; a store that is away ends the round."""
+
+    def handle_many(deliveries: Sequence[Delivery]) -> Sequence[Exception | None]:
+        return [_outcome(handle, delivery) for delivery in deliveries]
+
+    return handle_many
+
+
+def _outcome(handle: Handle, delivery: Delivery) -> Exception | None:
+    try:
+        handle(delivery)
+    except UnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - told by the caller, with the delivery
+        return error
+    return None
 
 
 class Consumer:
     """Consumes one queue; several, in as many processes as one likes, share its messages.
 
-    `handle` may see a delivery twice (the process died between its work and the acknowledgement)
+    The handler may see a delivery twice (the process died between its work and the acknowledgement)
     and must recognise that.
+
+    Args:
+        handle: does the work of one delivery.
+        handle_many: the same for up to `batch` at once, whatever has arrived meanwhile: nothing
+            is waited for to fill a batch. An exception that it raises is that of every delivery.
+        prefetch: deliveries that the broker hands out before the first is acknowledged.
     """
 
     def __init__(
@@ -72,14 +112,19 @@ class Consumer:
         *,
         queue: str,
         bindings: Iterable[tuple[str, str]],
-        handle: Handle,
+        handle: Handle | None = None,
+        handle_many: HandleMany | None = None,
+        batch: int = 200,
         prefetch: int = 50,
         declarations: Iterable[Declaration] = (),
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._declarations = (*rabbit.work_queue(queue, bindings), *declarations)
-        self._handle = handle
+        if (handle is None) == (handle_many is None):
+            raise TypeError("one of handle and handle_many is needed")
+        self._handle_many = handle_many or one_by_one(cast(Handle, handle))
+        self._batch = batch if handle_many else 1
         self._prefetch = prefetch
         self._broker = Outage("rabbitmq")
         self._store = Outage("store")
@@ -101,71 +146,95 @@ class Consumer:
             while not stop.is_set():
                 session.serve(1.0)
                 while session.arrived and not stop.is_set():
-                    self._deal_with(session, session.arrived.popleft(), stop)
+                    self._deal_with(session, session.take(self._batch), stop)
                     session.serve(0)
         finally:
             with suppress(*rabbit.BROKER_AWAY):
                 connection.close()
 
-    def _deal_with(self, session: "_Session", arrived: _Arrived, stop: Stop) -> None:
-        method, properties, body = arrived
-        delivery = _delivery(method, properties, body)
+    def _deal_with(self, session: "_Session", arrived: Sequence[_Arrived], stop: Stop) -> None:
+        deliveries = [_delivery(*each) for each in arrived]
         started = time.monotonic()
-        outcome = "repeated"
-        try:
-            if not self._handle_patiently(session, delivery, stop):
-                return
-            outcome = "done"
-        except Hopeless as error:
-            outcome = "dead_letter"
-            session.bury(self._queue, delivery, properties, error)
-        except Exception as error:  # the handler's own fault, or one it foresaw none of
-            log.warning("delivery_failed", queue=self._queue, exc_info=True)
-            if delivery.attempt < len(rabbit.RETRY_DELAYS):
-                session.repeat(self._queue, delivery, properties)
-            else:
-                outcome = "dead_letter"
-                session.bury(self._queue, delivery, properties, error)
-        session.ack(method)
-        log.info(
-            "delivery",
-            queue=self._queue,
-            routing_key=delivery.routing_key,
-            message_id=delivery.message_id,
-            attempt=delivery.attempt,
-            outcome=outcome,
-            took_ms=round((time.monotonic() - started) * 1000, 1),
-        )
+        verdicts = self._handle_patiently(session, deliveries, stop)
+        if verdicts is None:
+            return
+        for each, delivery, verdict in zip(arrived, deliveries, verdicts, strict=True):
+            outcome = self._settle(session, each[1], delivery, verdict)
+            log.log(
+                # One of many that went well is no news; the batch has its own line.
+                DEBUG if len(arrived) > 1 and verdict is None else INFO,
+                "delivery",
+                queue=self._queue,
+                routing_key=delivery.routing_key,
+                message_id=delivery.message_id,
+                attempt=delivery.attempt,
+                outcome=outcome,
+                took_ms=round((time.monotonic() - started) * 1000, 1),
+            )
+        # All before it are settled too: one frame for the batch.
+        session.ack(arrived[-1][0])
+        if len(arrived) > 1:
+            took_ms = round((time.monotonic() - started) * 1000, 1)
+            log.info("deliveries", queue=self._queue, count=len(arrived), took_ms=took_ms)
 
-    def _handle_patiently(self, session: "_Session", delivery: Delivery, stop: Stop) -> bool:
-        """Handle once the store is there; False when told to stop before, without an ack."""
+    def _settle(
+        self,
+        session: "_Session",
+        properties: pika.BasicProperties,
+        delivery: Delivery,
+        verdict: Exception | None,
+    ) -> str:
+        """Send on what is not done; return what became of the delivery."""
+        if verdict is None:
+            return "done"
+        if isinstance(verdict, Later):
+            session.repeat(self._queue, delivery, properties, after=verdict.after)
+            return "put_off"
+        hopeless = isinstance(verdict, Hopeless)
+        if not hopeless:
+            log.warning("delivery_failed", queue=self._queue, exc_info=verdict)
+        if hopeless or delivery.attempt >= len(rabbit.RETRY_DELAYS):
+            session.bury(self._queue, delivery, properties, verdict)
+            return "dead_letter"
+        session.repeat(self._queue, delivery, properties)
+        return "repeated"
+
+    def _handle_patiently(
+        self, session: "_Session", deliveries: Sequence[Delivery], stop: Stop
+    ) -> Sequence[Exception | None] | None:
+        """Handle once the store is there; None when told to stop before, without an ack."""
         while not stop.is_set():
             try:
-                self._handle_traced(delivery)
+                verdicts = self._handle_traced(deliveries)
             except UnavailableError as error:
                 session.pause(self._store.next_delay(error), stop)
+            except Exception as error:  # noqa: BLE001 - the handler's own fault, told with each
+                return [error] * len(deliveries)
             else:
                 self._store.back()
-                return True
-        return False
+                return verdicts
+        return None
 
-    def _handle_traced(self, delivery: Delivery) -> None:
-        texts = {name: value for name, value in delivery.headers.items() if isinstance(value, str)}
-        known = tracing.correlation_id.set(texts.get(tracing.CORRELATION))
-        try:
-            with tracing.span(
-                f"{self._queue} process",
-                SpanKind.CONSUMER,
-                attributes={
-                    "messaging.system": "rabbitmq",
-                    "messaging.destination.name": self._queue,
-                    "messaging.rabbitmq.destination.routing_key": delivery.routing_key,
-                },
-                parent=tracing.extract(texts),
-            ):
-                self._handle(delivery)
-        finally:
-            tracing.correlation_id.reset(known)
+    def _handle_traced(self, deliveries: Sequence[Delivery]) -> Sequence[Exception | None]:
+        with ExitStack() as spans:
+            for delivery in deliveries:
+                texts = {k: v for k, v in delivery.headers.items() if isinstance(v, str)}
+                # What is said while several are in hand is said of none of them.
+                said_of = texts.get(tracing.CORRELATION) if len(deliveries) == 1 else None
+                spans.callback(tracing.correlation_id.reset, tracing.correlation_id.set(said_of))
+                spans.enter_context(
+                    tracing.span(
+                        f"{self._queue} process",
+                        SpanKind.CONSUMER,
+                        attributes={
+                            "messaging.system": "rabbitmq",
+                            "messaging.destination.name": self._queue,
+                            "messaging.rabbitmq.destination.routing_key": delivery.routing_key,
+                        },
+                        parent=tracing.extract(texts),
+                    )
+                )
+            return self._handle_many(deliveries)
 
 
 class _Session:
@@ -200,14 +269,31 @@ class _Session:
         while not stop.is_set() and (left := deadline - time.monotonic()) > 0:
             self.serve(min(left, 1.0))
 
-    def ack(self, method: Basic.Deliver) -> None:
-        self._in.basic_ack(method.delivery_tag)
+    def take(self, most: int) -> list[_Arrived]:
+        """Return what has arrived, oldest first."""
+        return [self.arrived.popleft() for _ in range(min(most, len(self.arrived)))]
 
-    def repeat(self, queue: str, delivery: Delivery, properties: pika.BasicProperties) -> None:
-        """Let the broker deliver it again after the delay of its next attempt."""
+    def ack(self, method: Basic.Deliver) -> None:
+        """Acknowledge this delivery and all before it."""
+        self._in.basic_ack(method.delivery_tag, multiple=True)
+
+    def repeat(
+        self,
+        queue: str,
+        delivery: Delivery,
+        properties: pika.BasicProperties,
+        after: timedelta | None = None,
+    ) -> None:
+        """Let the broker deliver it again, after the delay of its next attempt or `after`."""
         attempt = delivery.attempt + 1
+        long_enough = attempt
+        if after is not None:
+            attempt = delivery.attempt
+            delays = enumerate(rabbit.RETRY_DELAYS, start=1)
+            fitting = (number for number, delay in delays if delay >= after)
+            long_enough = next(fitting, len(rabbit.RETRY_DELAYS))
         headers = {ATTEMPT: attempt, ORIGINAL_ROUTING_KEY: delivery.routing_key}
-        self._publish("", rabbit.retry_queue(queue, attempt), delivery, properties, headers)
+        self._publish("", rabbit.retry_queue(queue, long_enough), delivery, properties, headers)
 
     def bury(
         self, queue: str, delivery: Delivery, properties: pika.BasicProperties, error: Exception
@@ -217,7 +303,7 @@ class _Session:
         headers = {
             ATTEMPT: delivery.attempt,
             ORIGINAL_ROUTING_KEY: delivery.routing_key,
-            _EXCEPTION: reason,
+            EXCEPTION: reason,
         }
         self._publish(rabbit.DEAD_LETTERS, queue, delivery, properties, headers)
         log.error("dead_letter", queue=queue, message_id=delivery.message_id, reason=reason)

@@ -5,7 +5,8 @@ the evented one a batch shares one wait, and the same wait serves heartbeats and
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Self
@@ -15,7 +16,10 @@ from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError
 from pika.spec import Basic
 
+from cloud import tracing
+from cloud.errors import UnavailableError
 from cloud.messaging import rabbit
+from cloud.messaging.event import Event
 from cloud.messaging.rabbit import Declaration, RabbitSettings
 
 _CONFIRM_LIMIT: Final = 5.0
@@ -29,6 +33,43 @@ class Message:
     routing_key: str
     body: bytes
     properties: pika.BasicProperties
+
+
+def publish_all(settings: RabbitSettings, app_id: str, events: Sequence[Event]) -> None:
+    """Publish over a connection of its own; returns once the broker has every one.
+
+    For what is published on the way of something that comes again when this fails: who must not
+    lose an event otherwise puts it into an outbox.
+
+    Raises:
+        UnavailableError: the broker is away, or did not take all; some may have been taken.
+    """
+    messages = [_message(event, app_id) for event in events]
+    try:
+        with Publisher(settings, "events") as publisher:
+            verdicts = publisher.publish(messages)
+    except rabbit.BROKER_AWAY as error:
+        raise UnavailableError("the broker is not reachable") from error
+    for message in messages:
+        reason = verdicts.get(str(message.properties.message_id), "no answer")
+        if reason is not None:
+            raise UnavailableError(f"the broker did not take {message.routing_key}: {reason}")
+
+
+def _message(event: Event, app_id: str) -> Message:
+    headers: dict[str, Any] = dict(event.headers)
+    tracing.inject(headers)
+    properties = pika.BasicProperties(  # type: ignore[no-untyped-call]
+        content_type="application/json",
+        content_encoding="UTF-8",
+        delivery_mode=pika.DeliveryMode.Persistent.value,
+        message_id=str(uuid.uuid4()),
+        correlation_id=headers.get(tracing.CORRELATION),
+        timestamp=int(time.time()),
+        app_id=app_id,
+        headers=headers,
+    )
+    return Message(event.exchange, event.routing_key, event.body, properties)
 
 
 class Publisher:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pika
@@ -22,10 +23,12 @@ from cloud.messaging import (
     Delivery,
     Event,
     Hopeless,
+    Later,
     RabbitSettings,
     outbox,
     rabbit,
 )
+from cloud.messaging.publisher import publish_all
 from cloud.messaging.relay import Relay
 from cloud.stores import postgres
 from tests.wire import Wire
@@ -317,3 +320,73 @@ def _publish(channel, body: bytes, headers=None) -> bool:
     except pika.exceptions.UnroutableError:
         return False
     return True
+
+
+class SeenMany(Seen):
+    """A handler of many, with a verdict for each body that is named."""
+
+    def __init__(self, **verdicts: Exception) -> None:
+        super().__init__()
+        self.verdicts = verdicts
+        self.sizes: list[int] = []
+
+    def many(self, deliveries) -> list[Exception | None]:
+        if self.faults:
+            raise self.faults.pop(0)
+        self.deliveries += deliveries
+        self.sizes.append(len(deliveries))
+        return [self.verdicts.pop(each.body.decode(), None) for each in deliveries]
+
+
+def many(settings, seen, batch=10) -> Consumer:
+    return Consumer(
+        settings, queue=QUEUE, bindings=BINDINGS, handle_many=seen.many, batch=batch, prefetch=50
+    )
+
+
+def test_a_batch_is_settled_one_by_one(settings, channel):
+    """What failed is repeated or buried; what went well beside it is acknowledged."""
+    seen = SeenMany(b=ValueError("once"), c=Hopeless("never"), d=Later(timedelta(milliseconds=1)))
+    for method, arguments in rabbit.work_queue(QUEUE, BINDINGS):
+        getattr(channel, method)(**arguments)
+    for body in "abcdefghijklm":
+        channel.basic_publish("", QUEUE, body.encode())
+    with running(many(settings, seen).run):
+        until(lambda: len(seen.deliveries) == 15)
+        until(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
+    bodies = [each.body.decode() for each in seen.deliveries]
+    assert "".join(bodies[:13]) == "abcdefghijklm"
+    assert max(seen.sizes) <= 10
+    again = {each.body.decode(): each.attempt for each in seen.deliveries[13:]}
+    assert again == {"b": 1, "d": 0}, "to be left alone for a while is no failed attempt"
+    assert depth(channel, QUEUE) == 0
+
+
+def test_a_batch_waits_as_a_whole_for_the_store(settings, channel):
+    seen = SeenMany()
+    seen.faults = [UnavailableError("away"), UnavailableError("still away")]
+    with running(many(settings, seen).run):
+        until(lambda: published(channel, b"a"))
+        until(lambda: seen.deliveries)
+    assert depth(channel, QUEUE) == 0
+
+
+def published(channel, body: bytes) -> bool:
+    channel.confirm_delivery()
+    try:
+        channel.basic_publish("payment.exchange", "payment.succeeded", body, mandatory=True)
+    except pika.exceptions.UnroutableError:
+        return False
+    return True
+
+
+def test_what_is_published_at_once_is_with_the_broker_or_an_error(settings, channel):
+    channel.queue_declare(QUEUE, durable=True)
+    channel.queue_bind(QUEUE, "payment.exchange", "x")
+    events = [Event("payment.exchange", "x", b"%d" % number, "k") for number in range(300)]
+    publish_all(settings, "test", events)
+    assert depth(channel, QUEUE) == 300
+    with pytest.raises(UnavailableError, match="did not take"):
+        publish_all(settings, "test", [Event("payment.exchange", "nobody.listens", b"", "k")])
+    with pytest.raises(UnavailableError):
+        publish_all(replace(settings, port=1), "test", events)
