@@ -6,6 +6,8 @@ STAMP  := $(VENV)/installed.txt
 ESTATE := $(VENV)/bin/python -m deploy.local
 CODE   := cloud gateway identity movie customer payment notification deploy bench tests
 
+export PYTHONDONTWRITEBYTECODE := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help setup up down status logs journey restart clean ops ops-down check format test bench lock
 

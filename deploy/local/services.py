@@ -62,6 +62,10 @@ def environment(site: Site, house: str) -> dict[str, str]:
         "NOZIE_SERVER_RUN_DIR": str(site.path("run", house)),
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONUNBUFFERED": "1",
+        # The checkout stays as it was cloned.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # No docstrings in memory (docs/adr/0024-memory.md).
+        "PYTHONOPTIMIZE": "2",
     }
     if house == "gateway":
         settings["NOZIE_GATEWAY_COMPAT_PORT"] = str(site.ports["gateway-compat"])
