@@ -51,7 +51,9 @@ def as_user(user: str, folder: Path) -> tuple[str, ...]:
     drop = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
     if all(parent.stat().st_mode & 0o001 for parent in (folder, *folder.parents)):
         return drop
-    return (*drop, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    # access(2) heeds the capability only with this bit; RabbitMQ asks it before it writes.
+    keep = ("--securebits=+no_setuid_fixup", "--inh-caps=+dac_read_search")
+    return (*drop, *keep, "--ambient-caps=+dac_read_search")
 
 
 def own(folder: Path, user: str, mode: int = 0o700) -> None:
