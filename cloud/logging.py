@@ -48,6 +48,8 @@ _QUIET = {
     "urllib3": "WARN",
     "alembic": "WARN",
     "pymongo": "WARN",
+    # SQLAlchemy names a pool's logger by its class: under ours, but as chatty as theirs.
+    "cloud.stores.postgres._Pool": "WARN",
 }
 
 _FIELDS = {

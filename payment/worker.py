@@ -16,6 +16,7 @@ from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.messaging import RabbitSettings, rabbit
 from cloud.messaging.relay import Relay
+from cloud.server.companions import together
 from cloud.stores import postgres
 from payment import service
 from payment.app import provider
@@ -152,4 +153,6 @@ def _until(collector: service.Provider | None) -> timedelta:
     return min(max(left, timedelta()), _LOOK_AROUND)
 
 
-COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"relay": relay, "clerk": clerk}
+COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {
+    "custodian": together(relay, clerk),
+}

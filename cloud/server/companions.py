@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -218,6 +219,25 @@ class Companions:
     def _asked_to_hurry(self) -> bool:
         queue = self._arbiter.SIG_QUEUE
         return not queue.empty() and queue.get_nowait() in (signal.SIGINT, signal.SIGQUIT)
+
+
+def together(
+    *works: Callable[[Environment, threading.Event], None],
+) -> Callable[[Environment, threading.Event], None]:
+    """Make one companion of several, in threads: each further process would cost its memory.
+
+    When one of them fails the others are stopped too, and the arbiter starts all again.
+    """
+
+    def run(environment: Environment, stop: threading.Event) -> None:
+        with ThreadPoolExecutor(len(works)) as pool:
+            running = [pool.submit(work, environment, stop) for work in works]
+            wait(running, return_when=FIRST_EXCEPTION)
+            stop.set()
+        for one in running:
+            one.result()
+
+    return run
 
 
 def _guard(orders: Orders, arbiter_pid: int) -> None:

@@ -154,7 +154,9 @@ def test_migrations_accept_the_tables_of_a_jvm_neighbour(database):
     engine = postgres.engine(properties(database))
     with engine.begin() as db:
         db.execute(sa.text("CREATE TABLE films (id bigserial PRIMARY KEY, title varchar(255))"))
+    assert not postgres.migrated(engine, HOUSE)
     postgres.migrate(engine, HOUSE)
+    assert postgres.migrated(engine, HOUSE)
     assert one(engine) == 1
     engine.dispose()
 

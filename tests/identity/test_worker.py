@@ -81,9 +81,12 @@ def test_the_custodian_fills_a_redis_that_forgot(house: House):
         assert house.redis.exists(key)
 
 
-def test_the_custodian_makes_the_tables_when_it_comes_first(settings: Properties, redis_url: str):
-    client = redis.Redis.from_url(redis_url)
-    with client, running(worker.custodian, Environment(settings)):
+def test_the_custodian_waits_for_the_tables_that_prepare_makes(
+    settings: Properties, redis_url: str
+):
+    client, environment = redis.Redis.from_url(redis_url), Environment(settings)
+    with client, running(worker.custodian, environment):
+        worker.prepare(environment)
         eventually(lambda: client.exists(EPOCH))
 
 
