@@ -5,8 +5,6 @@ from http import HTTPStatus
 from cloud.client import ServiceClient
 from cloud.errors import UpstreamError
 
-_UNSEEN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-
 
 class PaymentClient:
     """Transactions, as a JVM payment-service answers anybody. Ours is never asked: it tells."""
@@ -15,16 +13,17 @@ class PaymentClient:
         self._service = service
 
     def find_status(self, transaction_id: int) -> str | None:
-        """Return the transaction's status in lower case; None when there is none to be seen.
+        """Return the transaction's status in lower case; None when there is no such transaction.
 
         Raises:
             UnavailableError: nobody answers.
-            UpstreamError: what came is no answer of that service.
+            UpstreamError: it does not say. One of ours answers nobody without a token, and its
+                events need no question.
         """
         answer = self._service.get(
             "/api/payments/transaction/{id}", values={"id": transaction_id}, token=None
         )
-        if answer.status in _UNSEEN:
+        if answer.status == HTTPStatus.NOT_FOUND:
             return None
         body = answer.json() if answer.status == HTTPStatus.OK else None
         data = body.get("data") if isinstance(body, dict) else None

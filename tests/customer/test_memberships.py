@@ -204,7 +204,7 @@ def test_a_title_is_none_of_our_business(tell, engine):
         pytest.param("succeeded", 7, id="paid"),
         pytest.param("failed", None, id="failed"),
         pytest.param("canceled", None, id="canceled"),
-        pytest.param(None, None, id="not to be seen"),
+        pytest.param(None, None, id="no such transaction"),
     ],
 )
 def test_who_tells_of_payments_he_only_created_is_checked(tell, engine, status, days):

@@ -1,6 +1,10 @@
+from datetime import timedelta
+
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
+from cloud.clock import utc_now
 from cloud.testing import bearer
 from customer.store import customers
 
@@ -209,3 +213,54 @@ def test_an_address_changes_only_to_the_accounts_own(client, legacy, headers, em
 def test_an_admin_cannot_replace_what_is_not_there(client):
     answer = client.put(f"{PATH}/999999", json={"email": "a@b"}, headers=ADMIN)
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("on", ["true", "on", "YES", "1"])
+def test_an_admin_begins_and_ends_a_membership(client, engine, legacy, on):
+    path = f"{PATH}/{legacy[0]}/subscription"
+    with capture_logs() as said:
+        begun = client.patch(f"{path}?isSubscribed={on}", headers=ADMIN)
+    assert (begun.status_code, begun.json["data"]["isSubscribed"]) == (200, True)
+    assert [line["by"] for line in said if line["event"] == "subscription_set"] == [1]
+    found = row(engine, id=legacy[0])
+    assert (found.is_subscribed, found.subscription_expires_at) == (True, None)
+    ended = client.patch(f"{path}?isSubscribed=off", headers=ADMIN)
+    assert ended.json["data"]["isSubscribed"] is False
+    assert client.get(f"{PATH}/{legacy[0]}", headers=ANN).json["data"]["isSubscribed"] is False
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "status"),
+    [
+        pytest.param({}, "?isSubscribed=true", 401, id="nobody"),
+        pytest.param(ANN, "?isSubscribed=true", 403, id="the owner"),
+        pytest.param(ADMIN, "", 400, id="no flag"),
+        pytest.param(ADMIN, "?isSubscribed=", 400, id="an empty flag"),
+        pytest.param(ADMIN, "?isSubscribed=maybe", 400, id="another word"),
+        pytest.param(ADMIN, "?isSubscribed=2", 400, id="another number"),
+    ],
+)
+def test_a_membership_is_set_by_an_admin_and_with_a_flag(
+    client, engine, legacy, headers, query, status
+):
+    answer = client.patch(f"{PATH}/{legacy[0]}/subscription{query}", headers=headers)
+    assert answer.status_code == status
+    if status == 400:
+        assert set(answer.json["data"]) == {"isSubscribed"}
+    assert row(engine, id=legacy[0]).is_subscribed is None
+
+
+def test_nobody_can_be_made_a_member_who_is_not_there(client):
+    answer = client.patch(f"{PATH}/999999/subscription?isSubscribed=true", headers=ADMIN)
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(("days", "subscribed"), [(1, True), (-1, False)], ids=["runs", "is over"])
+def test_the_end_of_a_membership_shows_before_anybody_swept(
+    client, engine, legacy, days, subscribed
+):
+    end = (utc_now() + timedelta(days=days)).replace(tzinfo=None)
+    with engine.begin() as db:
+        db.execute(sa.update(customers).values(is_subscribed=True, subscription_expires_at=end))
+    read = client.get(f"{PATH}/{legacy[0]}", headers=ANN)
+    assert read.json["data"]["isSubscribed"] is subscribed

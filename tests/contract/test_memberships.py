@@ -1,0 +1,107 @@
+"""payment, customer and identity agree on who is a member: real services, broker and databases."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import orjson
+import pika
+import pytest
+
+from tests.contract.houses import Houses
+
+pytestmark = pytest.mark.estate
+
+ANN = {"username": "ann", "password": "right-horse"}
+
+
+@contextmanager
+def custodians(houses: Houses, *names: str) -> Iterator[None]:
+    """The other processes of these houses at work."""
+    stop = threading.Event()
+    threads = [
+        threading.Thread(
+            target=import_module(f"{name}.worker").COMPANIONS["custodian"],
+            args=(houses.environments[name], stop),
+        )
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def eventually(look: Callable[[], Any], wanted: Any) -> None:
+    ends = time.monotonic() + 20
+    while (found := look()) != wanted:
+        assert time.monotonic() < ends, f"{found!r} never became {wanted!r}"
+        threading.Event().wait(0.05)
+
+
+def test_a_paid_plan_makes_a_member_until_it_is_given_back(houses: Houses, amqp: dict[str, str]):
+    identity, customer = houses.client("identity"), houses.client("customer")
+    signed_up = {**ANN, "email": "ann@example.org"}
+    user = identity.post("/api/auth/register", json=signed_up).get_json()["data"]
+    pair = identity.post("/api/auth/login", json=ANN).get_json()["data"]
+
+    def refresh() -> list[str]:
+        answer = identity.post("/api/auth/refresh", json={"refreshToken": pair["refreshToken"]})
+        pair.update(answer.get_json()["data"])
+        return sorted(pair["roles"])
+
+    def mine() -> list[dict[str, Any]]:
+        bearer = {"Authorization": f"Bearer {pair['accessToken']}"}
+        return list(customer.get("/api/customers", headers=bearer).get_json()["data"])
+
+    def signed_in() -> int:
+        bearer = {"Authorization": f"Bearer {pair['accessToken']}"}
+        return identity.get("/api/auth/me", headers=bearer).status_code
+
+    parameters = pika.ConnectionParameters(
+        host=amqp["spring.rabbitmq.host"],
+        port=int(amqp["spring.rabbitmq.port"]),
+        virtual_host=amqp["spring.rabbitmq.virtual-host"],
+    )
+    with custodians(houses, "identity", "customer"), pika.BlockingConnection(parameters) as broker:
+        channel = broker.channel()
+        channel.confirm_delivery()
+        channel.exchange_declare("payment-exchange", "topic", durable=True)
+        eventually(lambda: len(mine()), 1)
+        told = {
+            "transactionId": 1,
+            "customerId": mine()[0]["id"],
+            "movieId": "plan:vip",
+            "amount": 9.99,
+            "currency": "usd",
+            "userId": user["id"],
+            "planDays": 30,
+        }
+
+        def pay(what: str) -> bool:
+            word = pika.BasicProperties(headers={"x-payment-status": what})
+            body, key = orjson.dumps(told), f"payment.{what}"
+            try:
+                channel.basic_publish("payment-exchange", key, body, word, mandatory=True)
+            except pika.exceptions.UnroutableError:
+                return False
+            return True
+
+        eventually(lambda: pay("succeeded"), wanted=True)
+        pay("succeeded")
+        eventually(lambda: mine()[0]["isSubscribed"], wanted=True)
+        eventually(refresh, ["USER", "VIP"])
+        assert signed_in() == 200
+        for _ in range(2):
+            pay("refunded")
+        eventually(lambda: mine()[0]["isSubscribed"], wanted=False)
+        eventually(signed_in, 401)
+        assert refresh() == ["USER"]
+        assert signed_in() == 200
