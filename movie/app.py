@@ -10,6 +10,7 @@ from cloud.stores import mongo
 from movie import routes
 from movie.clients import CustomerClient, PaymentClient
 from movie.deps import Deps
+from movie.events import Announcer
 from movie.service import Paywall
 from movie.settings import Settings
 from movie.store import MongoCatalogue, MongoViews
@@ -26,6 +27,7 @@ def create_app(environment: Environment) -> Flask:
         settings=settings,
         catalogue=MongoCatalogue(database, adopt_interval=settings.adopt_interval),
         views=MongoViews(database, settings.view_window),
+        changes=Announcer(properties),
         paywall=Paywall(
             CustomerClient(customers), PaymentClient(payments), open_links=settings.open_links
         ),

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from cloud.clock import Clock
 from movie.domain import Movie, NamedRef, Page, Window
-from movie.service import Catalogue, Paywall, Views
+from movie.service import Catalogue, Changes, Paywall, Views
 from movie.settings import Settings
 
 
@@ -27,5 +27,6 @@ class Deps:
     settings: Settings
     catalogue: Shelves
     views: Views
+    changes: Changes
     paywall: Paywall
     now: Clock

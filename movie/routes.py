@@ -113,7 +113,7 @@ def create_movie() -> Response:
     _ensure_editor(*EDITORS)
     deps = web.current(Deps)
     draft = schema.MovieRequest.parse(web.json_body()).draft()
-    movie = service.create(draft, catalogue=deps.catalogue, now=deps.now())
+    movie = service.create(draft, catalogue=deps.catalogue, changes=deps.changes, now=deps.now())
     return web.created(schema.dump_document(movie), "Movie created successfully")
 
 
@@ -123,7 +123,9 @@ def update_movie(movie_id: str) -> Response:
     _ensure_editor(*EDITORS)
     deps = web.current(Deps)
     draft = schema.MovieRequest.parse(web.json_body()).draft()
-    movie = service.update(movie_id, draft, catalogue=deps.catalogue, now=deps.now())
+    movie = service.update(
+        movie_id, draft, catalogue=deps.catalogue, changes=deps.changes, now=deps.now()
+    )
     return web.ok(schema.dump_document(movie), "Movie updated successfully")
 
 
@@ -131,7 +133,8 @@ def update_movie(movie_id: str) -> Response:
 def delete_movie(movie_id: str) -> Response:
     """Answer 200 without data."""
     _ensure_editor("ADMIN")
-    service.delete(movie_id, catalogue=web.current(Deps).catalogue)
+    deps = web.current(Deps)
+    service.delete(movie_id, catalogue=deps.catalogue, changes=deps.changes, now=deps.now())
     return web.ok(message="Movie deleted successfully")
 
 

@@ -49,6 +49,12 @@ class Views(Protocol):  # answered by movie.store.MongoViews
     def is_first(self, movie_id: MovieId, viewer: str, *, now: datetime) -> bool: ...
 
 
+class Changes(Protocol):  # answered by movie.events.Announcer
+    """Those who keep copies."""
+
+    def movie_changed(self, movie_id: str, slug: str | None, *, now: datetime) -> None: ...
+
+
 class Memberships(Protocol):  # answered by movie.clients.CustomerClient
     """Customer records; both raise UnavailableError when nobody can say."""
 
@@ -177,27 +183,33 @@ def view(movie: Movie, viewer: str, *, catalogue: Catalogue, views: Views, now: 
         catalogue.count_view(movie.id)
 
 
-def create(draft: MovieDraft, *, catalogue: Catalogue, now: datetime) -> Movie:
+def create(draft: MovieDraft, *, catalogue: Catalogue, changes: Changes, now: datetime) -> Movie:
     """Add a title; without an access type the price decides.
 
     Raises:
         SlugTakenError: another title has the slug.
     """
     access = draft.access_type or AccessType.default(draft.price)
-    return catalogue.create(replace(draft, access_type=access), now=now)
+    movie = catalogue.create(replace(draft, access_type=access), now=now)
+    changes.movie_changed(movie.id, movie.slug, now=now)
+    return movie
 
 
-def update(movie_id: str, draft: MovieDraft, *, catalogue: Catalogue, now: datetime) -> Movie:
+def update(
+    movie_id: str, draft: MovieDraft, *, catalogue: Catalogue, changes: Changes, now: datetime
+) -> Movie:
     """Replace the editable fields.
 
     Raises:
         MovieNotFoundError: there is none with this id.
         SlugTakenError: another title has the slug.
     """
-    return _existing(catalogue.update(movie_id, draft, now=now))
+    movie = _existing(catalogue.update(movie_id, draft, now=now))
+    changes.movie_changed(movie.id, movie.slug, now=now)
+    return movie
 
 
-def delete(movie_id: str, *, catalogue: Catalogue) -> None:
+def delete(movie_id: str, *, catalogue: Catalogue, changes: Changes, now: datetime) -> None:
     """Delete a title.
 
     Raises:
@@ -205,6 +217,7 @@ def delete(movie_id: str, *, catalogue: Catalogue) -> None:
     """
     if not catalogue.delete(movie_id):
         raise MovieNotFoundError("Movie not found")
+    changes.movie_changed(movie_id, None, now=now)
 
 
 def _existing(movie: Movie | None) -> Movie:

@@ -11,6 +11,7 @@ from gateway.filters.circuit_breaker import circuit_breaker
 from gateway.filters.dedupe_response_header import dedupe_response_header
 from gateway.filters.fallback_headers import fallback_headers
 from gateway.filters.map_request_header import map_request_header
+from gateway.filters.metadata_cache import metadata_cache
 from gateway.filters.prefix_path import prefix_path
 from gateway.filters.preserve_host_header import preserve_host_header
 from gateway.filters.redirect_to import redirect_to
@@ -43,6 +44,7 @@ FILTERS: Mapping[str, Callable[[Definition, Tools], Filter]] = {
     "DedupeResponseHeader": dedupe_response_header,
     "FallbackHeaders": fallback_headers,
     "MapRequestHeader": map_request_header,
+    "MetadataCache": metadata_cache,
     "PrefixPath": prefix_path,
     "PreserveHostHeader": preserve_host_header,
     "RedirectTo": redirect_to,

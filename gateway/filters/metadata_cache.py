@@ -1,0 +1,385 @@
+"""MetadataCache: answers that are the same for everybody of a role, kept in Redis for all gateways.
+
+RFC 9111 for what may be kept and how old it is, RFC 9110 section 13 for validators. Only answers
+that name a lifetime are kept; what a service says nothing about, or gives to one caller alone
+(`private`, `no-store`, a cookie), passes.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import orjson
+from prometheus_client import Counter
+
+from cloud.errors import DeadlineError, UnavailableError, UpstreamError
+from gateway.exchange import (
+    Definition,
+    Exchange,
+    Filter,
+    Handler,
+    Headers,
+    Reply,
+    Script,
+    Stream,
+    Tools,
+    span_of,
+)
+from gateway.predicates import bind
+
+INDEX = "nozie:gateway:cached"
+GENERATION = "nozie:gateway:cached:generation"
+
+# KEYS: entry, generation, lock. ARGV: milliseconds of the lock.
+# Gives: entry or nil, generation, whether it is for the caller to fetch.
+LOOK = Script(
+    """
+local held, generation = redis.call('GET', KEYS[1]), redis.call('GET', KEYS[2]) or '0'
+if held then return {held, generation, 0} end
+local first = redis.call('SET', KEYS[3], '1', 'NX', 'PX', ARGV[1])
+return {false, generation, first and 1 or 0}
+"""
+)
+# KEYS: entry, lock. Gives: entry or nil, whether somebody is still fetching it.
+WAIT = Script("return {redis.call('GET', KEYS[1]), redis.call('EXISTS', KEYS[2])}")
+# KEYS: entry, generation, lock, stale copy, index. ARGV: generation when the fetch began, value,
+# seconds of entry and stale copy, most entries. What was fetched before a change is not kept.
+KEEP = Script(
+    """
+redis.call('DEL', KEYS[3])
+if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then return 0 end
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
+if redis.call('ZCARD', KEYS[5]) >= 2 * tonumber(ARGV[5]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+redis.call('SET', KEYS[4], ARGV[2], 'EX', ARGV[4])
+redis.call('ZADD', KEYS[5], now + ARGV[3], KEYS[1], now + ARGV[4], KEYS[4])
+return 1
+"""
+)
+RELEASE = Script("return redis.call('DEL', KEYS[1])")
+STALE = Script("return redis.call('GET', KEYS[1])")
+
+_LOCK_MS = 3000
+_POLL_S = 0.02
+_POLLS = 100
+_LARGEST = 64 * 1024
+_MOST = 1000
+_STALE_S = 600
+_PERSONAL_S = 60.0
+_REDIS_AWAY_S = 1.0
+_MOST_PERSONAL = 4096
+_OK, _FAILED = 200, 500
+_NOT_KEPT = frozenset({"private", "no-store", "no-cache"})
+_VARIES = frozenset({"accept", "accept-encoding", "origin"})
+_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
+_TOLD_IN_304 = frozenset({b"cache-control", b"content-location", b"date", b"etag", b"expires",
+                          b"last-modified", b"vary"})  # fmt: skip
+_FAILURES = (UnavailableError, UpstreamError, DeadlineError)
+
+_requests = Counter(
+    "gateway_cache_requests", "Requests that a cache looked at", ("routeId", "result")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An answer as it is kept.
+
+    Attributes:
+        at: when it was fetched, epoch seconds.
+        result: hit, miss, or stale.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+    at: float
+    result: str
+
+    def dump(self) -> bytes:
+        headers = [
+            [name.decode("latin-1"), value.decode("latin-1")] for name, value in self.headers
+        ]
+        head = {"status": self.status, "headers": headers, "at": self.at}
+        return orjson.dumps(head) + b"\n" + self.body
+
+    @classmethod
+    def load(cls, text: bytes, result: str) -> "Entry":
+        """Read what `dump` wrote."""
+        head, _, body = text.partition(b"\n")
+        told: dict[str, Any] = orjson.loads(head)
+        texts: list[tuple[str, str]] = told["headers"]
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in texts]
+        return cls(told["status"], headers, body, told["at"], result)
+
+
+class _Reader:
+    """Reads an answer's body, as far as it is small enough; what is larger flows on.
+
+    It is the sink of the upstream's stream, and the source of the one that flows on.
+    """
+
+    def __init__(self, inner: Stream) -> None:
+        self._inner = inner
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._onward: Stream | None = None
+        self.read: asyncio.Future[bytes | Stream] = asyncio.get_running_loop().create_future()
+
+    def send(self, data: bytes) -> None:
+        if self._onward is not None:
+            self._onward.feed(data)
+            return
+        self._chunks.append(data)
+        self._held += len(data)
+        if self._held > _LARGEST:
+            self._onward = Stream(self, self._inner.length)
+            for chunk in self._chunks:
+                self._onward.feed(chunk)
+            self._settle(self._onward)
+
+    def finish(self) -> None:
+        if self._onward is not None:
+            self._onward.end()
+        else:
+            self._settle(b"".join(self._chunks))
+
+    def abort(self, error: Exception) -> None:
+        if self._onward is not None:
+            self._onward.fail(error)
+        elif not self.read.done():
+            self.read.set_exception(error)
+
+    def _settle(self, what: bytes | Stream) -> None:
+        if not self.read.done():
+            self.read.set_result(what)
+
+    def pause_reading(self) -> None:
+        self._inner.pause()
+
+    def resume_reading(self) -> None:
+        self._inner.resume()
+
+    def abandon(self) -> None:
+        self._inner.cancel()
+
+
+class _Cache:
+    """One route's cache, as one worker sees it."""
+
+    def __init__(self, tools: Tools, default_s: int, now: Callable[[], float] = time.time) -> None:
+        self._script = tools.script
+        self._default_s = default_s
+        self._now = now
+        self._flights: dict[str, asyncio.Task[Entry | Reply]] = {}
+        self._passing: dict[str, float] = {}
+
+    async def answer(self, exchange: Exchange, proceed: Handler) -> Reply:
+        """Answer from the cache, or let one of those who ask at the same time fetch."""
+        key = _key(exchange)
+        if self._passing.get(key, 0.0) > self._now():
+            return await self._pass(exchange, proceed)
+        flight = self._flights.get(key)
+        leads = flight is None
+        if flight is None:
+            # A task of its own: the first who asked may leave, the others still want it.
+            flight = asyncio.create_task(self._find(key, exchange, proceed))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        try:
+            found = await asyncio.shield(flight)
+        except asyncio.CancelledError:
+            if leads:
+                flight.add_done_callback(_drop)
+            raise
+        if isinstance(found, Entry):
+            result = found.result if leads or found.result != "miss" else "hit"
+            _requests.labels(exchange.route, result).inc()
+            return _serve(exchange, found, result, self._now())
+        return found if leads else await self._pass(exchange, proceed)
+
+    async def _pass(self, exchange: Exchange, proceed: Handler) -> Reply:
+        _requests.labels(exchange.route, "pass").inc()
+        return await proceed(exchange)
+
+    async def _find(self, key: str, exchange: Exchange, proceed: Handler) -> Entry | Reply:
+        entry, lock = f"nozie:gateway:cache:{key}", f"nozie:gateway:fetching:{key}"
+        try:
+            held, generation, first = await self._script(
+                LOOK, (entry, GENERATION, lock), (_LOCK_MS,)
+            )
+            if held is None and not first:
+                held = await self._await_other(entry, lock)
+        except UnavailableError:
+            self._let_pass(key, _REDIS_AWAY_S)
+            return await self._pass(exchange, proceed)
+        if held is not None:
+            return Entry.load(held, "hit")
+        return await self._fetch(key, generation, exchange, proceed)
+
+    async def _await_other(self, entry: str, lock: str) -> bytes | None:
+        """Wait for another worker, or gateway, that fetches the same."""
+        for _ in range(_POLLS):
+            await asyncio.sleep(_POLL_S)
+            held, busy = await self._script(WAIT, (entry, lock), ())
+            if held is not None or not busy:
+                found: bytes | None = held
+                return found
+        return None
+
+    async def _fetch(
+        self, key: str, generation: bytes, exchange: Exchange, proceed: Handler
+    ) -> Entry | Reply:
+        conditions = [held for held in exchange.headers if held[0] in _CONDITIONS]
+        # The cache wants the whole answer; who asked with a condition gets his 304 from us.
+        exchange.headers = [held for held in exchange.headers if held[0] not in _CONDITIONS]
+        failure: Exception | None = None
+        try:
+            reply = await proceed(exchange)
+        except _FAILURES as error:
+            failure = error
+        finally:
+            exchange.headers += conditions
+        if failure is not None or reply.status >= _FAILED:
+            stale = await self._stale(key)
+            if stale is not None and failure is None:
+                reply.discard()
+            if stale is not None:
+                return stale
+            if failure is not None:
+                raise failure
+            return reply
+        return await self._keep(key, generation, reply)
+
+    async def _keep(self, key: str, generation: bytes, reply: Reply) -> Entry | Reply:
+        lifetime_s, stale_s = _lifetimes(reply, self._default_s)
+        body = await _read(reply) if lifetime_s else reply.body
+        if not lifetime_s or isinstance(body, Stream):
+            self._let_pass(key, _PERSONAL_S)
+            await self._quietly(RELEASE, (f"nozie:gateway:fetching:{key}",))
+            return Reply(reply.status, reply.headers, body, reply.length)
+        headers = reply.headers
+        if not any(name.lower() == b"etag" for name, _ in headers):
+            headers = [*headers, (b"ETag", b'"%b"' % sha256(body).hexdigest()[:32].encode())]
+        fresh = Entry(reply.status, headers, body, self._now(), "miss")
+        keys = (f"nozie:gateway:cache:{key}", GENERATION, f"nozie:gateway:fetching:{key}",
+                f"nozie:gateway:stale:{key}", INDEX)  # fmt: skip
+        words = (generation, fresh.dump(), lifetime_s, lifetime_s + stale_s, _MOST)
+        await self._quietly(KEEP, keys, words)
+        return fresh
+
+    async def _stale(self, key: str) -> Entry | None:
+        await self._quietly(RELEASE, (f"nozie:gateway:fetching:{key}",))
+        held = await self._quietly(STALE, (f"nozie:gateway:stale:{key}",))
+        return None if held is None else Entry.load(held, "stale")
+
+    async def _quietly(
+        self, script: Script, keys: tuple[str, ...], args: tuple[Any, ...] = ()
+    ) -> Any:
+        try:
+            return await self._script(script, keys, args)
+        except UnavailableError:
+            return None
+
+    def _let_pass(self, key: str, seconds: float) -> None:
+        """Remember that nothing can be kept here, lest those who ask wait for each other."""
+        if len(self._passing) >= _MOST_PERSONAL:
+            self._passing.clear()
+        self._passing[key] = self._now() + seconds
+
+
+def metadata_cache(definition: Definition, tools: Tools) -> Filter:
+    """Build the filter.
+
+    `timeToLive` is for answers without Cache-Control; without it such answers are not kept. It
+    stands before CircuitBreaker, so that what is kept also serves while the service is down.
+    """
+    (lifetime,) = bind(definition.args, "timeToLive", required=0)
+    cache = _Cache(tools, round(span_of(lifetime).total_seconds()) if lifetime else 0)
+
+    async def apply(exchange: Exchange, proceed: Handler) -> Reply:
+        if (
+            exchange.method != "GET"
+            or exchange.body is not None
+            or exchange.header(b"range") is not None
+        ):
+            return await proceed(exchange)
+        return await cache.answer(exchange, proceed)
+
+    return apply
+
+
+def _key(exchange: Exchange) -> str:
+    """Name an answer: all that it may depend on, the caller's roles instead of the caller."""
+    roles = ",".join(sorted(exchange.principal.roles)) if exchange.principal else ""
+    parts = (
+        exchange.method,
+        exchange.raw_path,
+        "&".join(sorted((exchange.query or "").split("&"))),
+        (exchange.header(b"accept") or b"").decode("latin-1"),
+        (exchange.header(b"accept-encoding") or b"").decode("latin-1"),
+        roles,
+    )
+    digest = sha256("\n".join(parts).encode()).hexdigest()
+    return f"{exchange.route}:{digest}"
+
+
+def _lifetimes(reply: Reply, default_s: int) -> tuple[int, int]:
+    """Say how many seconds an answer may be kept, and how many more while its service is down."""
+    told: dict[bytes, bytes] = {}
+    for name, value in reply.headers:
+        lowered = name.lower()
+        told[lowered] = told[lowered] + b"," + value if lowered in told else value
+    varies = {word.strip() for word in told.get(b"vary", b"").decode("latin-1").lower().split(",")}
+    if reply.status != _OK or b"set-cookie" in told or varies - _VARIES - {""}:
+        return 0, 0
+    if b"cache-control" not in told:
+        return default_s, _STALE_S
+    words = told[b"cache-control"].decode("latin-1").lower().split(",")
+    pairs = (word.partition("=") for word in words)
+    directives = {name.strip(): value.strip('" ') for name, _, value in pairs}
+    if _NOT_KEPT & directives.keys():
+        return 0, 0
+    age = directives.get("s-maxage", directives.get("max-age", ""))
+    strict = {"must-revalidate", "proxy-revalidate"} & directives.keys()
+    return int(age) if age.isdecimal() else 0, 0 if strict else _STALE_S
+
+
+async def _read(reply: Reply) -> bytes | Stream:
+    if isinstance(reply.body, bytes):
+        return reply.body
+    if reply.body.length is not None and reply.body.length > _LARGEST:
+        return reply.body
+    reader = _Reader(reply.body)
+    reply.body.attach(reader)
+    return await reader.read
+
+
+def _serve(exchange: Exchange, entry: Entry, result: str, now: float) -> Reply:
+    told = [(b"X-Cache", result.upper().encode())]
+    if result != "miss":
+        told.append((b"Age", b"%d" % max(0, now - entry.at)))
+    wanted = exchange.header(b"if-none-match")
+    if wanted is not None and _matches(wanted, entry.headers):
+        kept = [held for held in entry.headers if held[0].lower() in _TOLD_IN_304]
+        return Reply(304, kept + told)
+    return Reply(entry.status, entry.headers + told, entry.body)
+
+
+def _matches(wanted: bytes, headers: Headers) -> bool:
+    """Compare weakly, as RFC 9110 section 13.1.2 has it for If-None-Match."""
+    tag = next((value for name, value in headers if name.lower() == b"etag"), b"")
+    tags = [each.strip().removeprefix(b"W/") for each in wanted.split(b",")]
+    return b"*" in tags or tag.removeprefix(b"W/") in tags
+
+
+def _drop(flight: "asyncio.Task[Entry | Reply]") -> None:
+    """Nobody is there any more to take the answer."""
+    if not flight.cancelled() and flight.exception() is None:
+        found = flight.result()
+        if isinstance(found, Reply):
+            found.discard()

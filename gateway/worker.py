@@ -1,0 +1,50 @@
+"""The other process of the gateway: drops what is cached as soon as a movie changes."""
+
+from collections.abc import Callable, Mapping
+from threading import Event
+from typing import Final
+
+import structlog
+from redis import RedisError
+
+from cloud.config import Environment
+from cloud.errors import UnavailableError
+from cloud.messaging import Consumer, Delivery, RabbitSettings
+from cloud.stores import redis
+from gateway.filters.metadata_cache import GENERATION, INDEX
+
+log = structlog.get_logger(__name__)
+
+QUEUE: Final = "gateway.cache.queue"
+CHANGES: Final = ("movie.exchange", "movie.changed")
+
+# KEYS: generation, index. Answers that are being fetched right now are of the old generation.
+_DROP: Final = """
+redis.call('INCR', KEYS[1])
+local keys = redis.call('ZRANGE', KEYS[2], 0, -1)
+for _, key in ipairs(keys) do redis.call('UNLINK', key) end
+redis.call('DEL', KEYS[2])
+return #keys
+"""
+
+
+def evict(environment: Environment, stop: Event) -> None:
+    """Drop all cached metadata on every change, whichever title it was.
+
+    Lists, searches, genres and years may hold any title, and changes are rare. One gateway of
+    the estate hears each event, and all read the same Redis.
+    """
+    client = redis.client(environment.properties)
+
+    def handle(delivery: Delivery) -> None:
+        try:
+            dropped = client.eval(_DROP, 2, GENERATION, INDEX)
+        except RedisError as error:
+            raise UnavailableError("Redis is away") from error
+        log.info("cache_dropped", routing_key=delivery.routing_key, keys=dropped)
+
+    settings = RabbitSettings.of(environment.properties)
+    Consumer(settings, queue=QUEUE, bindings=[CHANGES], handle=handle).run(stop)
+
+
+COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"evictor": evict}
