@@ -1,5 +1,8 @@
 """Messages in, one use case, an acknowledgement out."""
 
+from collections.abc import Sequence
+from datetime import datetime
+
 import structlog
 
 from cloud.errors import InvalidError
@@ -7,11 +10,24 @@ from cloud.messaging.consumer import Delivery, Hopeless
 from cloud.schema import parse_json
 from notification import service
 from notification.deps import Deps
-from notification.domain import Draft, notice, welcome
+from notification.domain import (
+    EMAIL,
+    PUSH,
+    Draft,
+    PaymentSucceeded,
+    RefusedLetterError,
+    UndecidedPaymentError,
+    greeting,
+    notice,
+    purchase,
+    receipt,
+    welcome,
+)
 from notification.schema import (
     NotificationRequestedEvent,
     UserCreatedEvent,
     dump_push,
+    parse_letter,
     parse_payment,
 )
 
@@ -23,39 +39,64 @@ STATUS = "x-payment-status"
 _LAST_ATTEMPT = 4
 
 
-def on_payment(delivery: Delivery, deps: Deps) -> None:
-    """`payment.succeeded`: the buyer is told, once per transaction."""
+def on_payments(deliveries: Sequence[Delivery], deps: Deps) -> list[Exception | None]:
+    """`payment.succeeded`: each buyer is told, once per transaction; one write for all."""
+    verdicts: list[Exception | None] = []
+    paid: list[PaymentSucceeded] = []
+    unanswered: UndecidedPaymentError | None = None
+    for delivery in deliveries:
+        try:
+            found = _paid(delivery, deps, unanswered)
+        except Hopeless as error:
+            verdicts.append(error)
+        except UndecidedPaymentError as error:
+            # Nobody to ask: the next of this batch would wait for nothing, too.
+            unanswered = error if error.__cause__ else None
+            verdicts.append(error)
+        else:
+            verdicts.append(None)
+            if found is not None:
+                paid.append(found)
+    if paid:
+        now = deps.now()
+        _tell([purchase(each) for each in paid], deps, now)
+        deps.post.send([letter for each in paid for letter in receipt(each, now)])
+    return verdicts
+
+
+def _paid(
+    delivery: Delivery, deps: Deps, unanswered: UndecidedPaymentError | None
+) -> PaymentSucceeded | None:
     try:
         paid = parse_payment(delivery.body)
     except InvalidError as error:
         raise Hopeless(_reason(error)) from error
     if paid.user_id is None and paid.customer_id is None:
         raise Hopeless("neither customerId nor userId: nobody to tell")
-    trusted = deps.settings.trust_payment_events or delivery.headers.get(STATUS) == "succeeded"
+    if deps.settings.trust_payment_events or delivery.headers.get(STATUS) == "succeeded":
+        return paid
+    if unanswered is not None:
+        raise unanswered
     last = delivery.attempt >= _LAST_ATTEMPT
-    if trusted or service.ensure_succeeded(paid, deps.payments, last=last):
-        service.tell_of_purchase(
-            paid,
-            notifications=deps.notifications,
-            announcements=deps.announcements,
-            dump=dump_push,
-            now=deps.now(),
-        )
+    return paid if service.ensure_succeeded(paid, deps.payments, last=last) else None
 
 
 def on_user_created(delivery: Delivery, deps: Deps) -> None:
-    """`user.created`: a new user is greeted, once."""
+    """`user.created`: a new user is greeted, in the list and by mail, once."""
     try:
         event = UserCreatedEvent.parse(parse_json(delivery.body))
     except InvalidError as error:
         raise Hopeless(_reason(error)) from error
-    _tell(welcome(event.user_id, event.username), deps)
+    now = deps.now()
+    _tell([welcome(event.user_id, event.username)], deps, now)
+    if event.email:
+        deps.post.send([greeting(event.user_id, event.username, event.email, now)])
 
 
 def on_requested(delivery: Delivery, deps: Deps) -> None:
-    """`notification.requested`: a notice that we have words for goes into the user's list.
+    """`notification.requested`: the named template goes out by the named channel, once.
 
-    Mail and device push are not configured in this service; what asks for them is told here too.
+    What concerns the account's safety is told in the user's list as well.
     """
     try:
         event = NotificationRequestedEvent.parse(parse_json(delivery.body))
@@ -64,19 +105,47 @@ def on_requested(delivery: Delivery, deps: Deps) -> None:
     draft = event.user_id and notice(
         event.template, event.user_id, event.customer_id, event.dedup_key
     )
+    now = deps.now()
     if draft:
-        _tell(draft, deps)
-    if not draft or event.channel != "inapp":
-        log.warning("channel_not_configured", channel=event.channel, template=event.template)
+        _tell([draft], deps, now)
+    if event.channel in {EMAIL, PUSH}:
+        if not deps.templates.knows(event.template, event.channel):
+            raise Hopeless(f"no template {event.template!r} for {event.channel}")
+        deps.post.send([event.letter(now)])
+    elif event.channel != "inapp":
+        raise Hopeless(f"no channel {event.channel!r}")
+    elif not draft:
+        raise Hopeless(f"no template {event.template!r} for the list, or no userId")
 
 
-def _tell(draft: Draft, deps: Deps) -> None:
-    service.tell(
-        draft,
+def on_letter(delivery: Delivery, deps: Deps) -> None:
+    """A letter of ours: one channel brings it to one person."""
+    try:
+        letter = parse_letter(delivery.body)
+    except InvalidError as error:
+        raise Hopeless(_reason(error)) from error
+    try:
+        service.deliver(
+            letter,
+            channel=deps.channels.get(letter.channel),
+            templates=deps.templates,
+            customers=deps.customers,
+            devices=deps.devices,
+            preferences=deps.preferences,
+            deliveries=deps.deliveries,
+            now=deps.now,
+        )
+    except RefusedLetterError as error:
+        raise Hopeless(str(error)) from error
+
+
+def _tell(drafts: list[Draft], deps: Deps, now: datetime) -> None:
+    service.tell_many(
+        drafts,
         notifications=deps.notifications,
         announcements=deps.announcements,
         dump=dump_push,
-        now=deps.now(),
+        now=now,
     )
 
 

@@ -6,7 +6,20 @@ from typing import Any
 
 from cloud.clock import Clock
 from cloud.security import Principal
-from notification.service import Announcements, Customers, Notifications, Payments, Streams
+from notification.service import Watch
+from notification.service.ports import (
+    Announcements,
+    Channel,
+    Customers,
+    Deliveries,
+    Devices,
+    Notifications,
+    Payments,
+    Post,
+    PreferencesStore,
+    Streams,
+    Templates,
+)
 from notification.settings import Settings
 
 Check = Callable[[], Mapping[str, Any]]
@@ -20,8 +33,15 @@ class Deps:
     notifications: Notifications
     announcements: Announcements
     hub: Streams
+    watch: Watch
     customers: Customers
     payments: Payments
+    devices: Devices
+    preferences: PreferencesStore
+    deliveries: Deliveries
+    post: Post
+    templates: Templates
+    channels: Mapping[str, Channel]
     revoked: Callable[[Principal], bool]
     checks: Mapping[str, Check]
     now: Clock

@@ -1,20 +1,22 @@
 """Notifications: what people are told, and what the estate's events mean for them."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from queue import Empty, Full, Queue
-from typing import Any, Final, NewType
+from typing import Any, Final, NewType, Protocol
 
 from cloud.errors import NotFoundError
+from cloud.security import Principal
 
 NotificationId = NewType("NotificationId", str)
 UserId = NewType("UserId", int)
 CustomerId = NewType("CustomerId", int)
 
 GENERAL: Final = "general"
+EMAIL: Final = "email"
+PUSH: Final = "push"
+CHANNELS: Final = (EMAIL, PUSH)
 CLIENT_TYPES: Final = frozenset({"tips", "survey"})
 _TITLE_LENGTH: Final = 255
 
@@ -29,6 +31,18 @@ class UnknownCustomerError(NotFoundError):
 
 class UndecidedPaymentError(Exception):
     """The payment is not known to have succeeded yet; ask again later."""
+
+
+class UnknownAddressError(Exception):
+    """The address is not known yet; ask again later."""
+
+
+class LostAddressError(Exception):
+    """The address is none any more, and will never be again."""
+
+
+class RefusedLetterError(Exception):
+    """The letter itself cannot be delivered, however often it is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,41 +100,59 @@ class Audience:
         return notification.customer_id in self.customers
 
 
-class Mailbox:
-    """What waits for one stream: payloads, or the word to look into the store or to end."""
+class Listener(Protocol):
+    """One open stream; answered by notification.routes.stream.Stream."""
 
-    def __init__(self, audience: Audience, size: int) -> None:
-        self.audience = audience
-        self._letters: Queue[bytes | None] = Queue(size)
-        self.missed = False
-        self.ended = False
+    audience: Audience
+    caller: Principal
 
-    def put(self, payload: bytes) -> None:
-        """Add a payload; a client that lets too many pile up is dropped and may come again."""
-        try:
-            self._letters.put_nowait(payload)
-        except Full:
-            self.ended = True
+    def push(self, payload: bytes) -> None: ...
+    def offer(self, notification: Notification) -> None: ...
+    def end(self) -> None: ...
 
-    def look(self) -> None:
-        """Tell the stream that it may have missed something."""
-        self.missed = True
-        self._wake()
 
-    def end(self) -> None:
-        self.ended = True
-        self._wake()
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Which channels may carry what is not about the account itself; the list is always kept."""
 
-    def take(self, seconds: float) -> bytes | None:
-        """Wait for the next payload; None when there is none, or when a word came instead."""
-        try:
-            return self._letters.get(timeout=max(0.0, seconds))
-        except Empty:
-            return None
+    email: bool = True
+    push: bool = True
 
-    def _wake(self) -> None:
-        with suppress(Full):
-            self._letters.put_nowait(None)
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An app on a phone or in a browser, as Firebase knows it.
+
+    Attributes:
+        id: names the device where its token must not be shown.
+    """
+
+    id: str
+    user_id: UserId
+    token: str = field(repr=False)
+    platform: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What one channel is to bring to one person.
+
+    Attributes:
+        key: two letters of one key and channel are one letter.
+        to: a mail address that the sender knows; else the person's own is looked up.
+        params: what the template's blanks are filled with.
+        written_at: a push that comes a day late is none.
+    """
+
+    key: str
+    channel: str
+    template: str
+    user_id: UserId | None
+    customer_id: CustomerId | None
+    to: str | None = field(repr=False)
+    params: Mapping[str, Any] = field(repr=False)
+    written_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +191,42 @@ def welcome(user_id: int, username: str) -> Draft:
         description="Your account is ready. Find something to watch.",
         user_id=UserId(user_id),
         dedup_key=f"user.created:{user_id}",
+    )
+
+
+def receipt(paid: PaymentSucceeded, now: datetime) -> list[Letter]:
+    """Write what the buyer gets outside of his list: a receipt, and a word on his devices."""
+    amount = None if paid.amount is None else f"{paid.amount} {(paid.currency or '').upper()}"
+    return [
+        Letter(
+            key=str(paid.transaction_id),
+            channel=channel,
+            template="purchase-receipt",
+            user_id=None if paid.user_id is None else UserId(paid.user_id),
+            customer_id=None if paid.customer_id is None else CustomerId(paid.customer_id),
+            to=None,
+            params={
+                "transactionId": paid.transaction_id,
+                "movieId": paid.movie_id,
+                "amount": amount and amount.strip(),
+            },
+            written_at=now,
+        )
+        for channel in CHANNELS
+    ]
+
+
+def greeting(user_id: int, username: str, email: str, now: datetime) -> Letter:
+    """Write the mail that greets a new user."""
+    return Letter(
+        key=f"user.created:{user_id}",
+        channel=EMAIL,
+        template="welcome",
+        user_id=UserId(user_id),
+        customer_id=None,
+        to=email,
+        params={"username": username},
+        written_at=now,
     )
 
 

@@ -1,11 +1,14 @@
 """Shapes at notification's borders: `parse` on the way in, `dump` on the way out."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from cloud.envelope import local_date_time, zoned_date_time
 from cloud.schema import Body, Int64, NotBlank, Text, parse_json
@@ -13,9 +16,12 @@ from notification.domain import (
     CLIENT_TYPES,
     GENERAL,
     CustomerId,
+    Device,
     Draft,
+    Letter,
     Notification,
     PaymentSucceeded,
+    Preferences,
     UserId,
 )
 
@@ -77,16 +83,90 @@ class UserCreatedEvent(Body):
 
     user_id: Int64
     username: Annotated[NotBlank, Text(255)]
+    email: Annotated[str, Text(255)] | None = None
 
 
 class NotificationRequestedEvent(Body):
-    """`notification.requested`."""
+    """`notification.requested`; without `to` the user's own address is meant."""
 
     channel: Annotated[NotBlank, Text(50)]
     template: Annotated[NotBlank, Text(255)]
     dedup_key: Annotated[NotBlank, Text(255)]
     user_id: Int64 | None = None
     customer_id: Int64 | None = None
+    to: Annotated[str, Text(320)] | None = None
+    params: dict[str, Any] | None = None
+
+    def letter(self, now: datetime) -> Letter:
+        return Letter(
+            key=f"notification.requested:{self.dedup_key}",
+            channel=self.channel,
+            template=self.template,
+            user_id=None if self.user_id is None else UserId(self.user_id),
+            customer_id=None if self.customer_id is None else CustomerId(self.customer_id),
+            to=self.to,
+            params=self.params or {},
+            written_at=now,
+        )
+
+
+class LetterMessage(Body):
+    """What `dump_letter` wrote."""
+
+    key: str
+    channel: str
+    template: str
+    user_id: Int64 | None = None
+    customer_id: Int64 | None = None
+    to: str | None = None
+    params: dict[str, Any]
+    written_at: datetime
+
+
+class DeviceRequest(Body):
+    """Body of registerDevice."""
+
+    token: Annotated[NotBlank, Text(4096)]
+    platform: Literal["android", "ios", "web"] | None = None
+
+
+class PreferencesRequest(Body):
+    """Body of setPreferences."""
+
+    email: bool
+    push: bool
+
+    def preferences(self) -> Preferences:
+        return Preferences(self.email, self.push)
+
+
+def parse_letter(body: bytes) -> Letter:
+    """Read a letter.
+
+    Raises:
+        InvalidError: it is none of ours.
+    """
+    return Letter(**LetterMessage.parse(parse_json(body)).model_dump())
+
+
+def dump_letter(letter: Letter) -> bytes:
+    """Spell a letter for the queue of its channel."""
+    fields = {to_camel(name): value for name, value in asdict(letter).items()}
+    return orjson.dumps(fields, default=str)
+
+
+def dump_device(device: Device) -> dict[str, Any]:
+    """Device; its token stays here."""
+    return {
+        "id": device.id,
+        "platform": device.platform,
+        "createdAt": local_date_time(device.created_at),
+    }
+
+
+def dump_preferences(preferences: Preferences) -> dict[str, Any]:
+    """Preferences."""
+    return {"email": preferences.email, "push": preferences.push}
 
 
 def parse_payment(body: bytes) -> PaymentSucceeded:

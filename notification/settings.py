@@ -14,9 +14,11 @@ class Settings:
         trust_payment_events: act on a payment event without the word that the payment succeeded;
             right only where no JVM payment-service runs that tells of created payments.
         prefetch: deliveries that a consumer holds at once.
+        batch: payment events that are stored in one write.
         seen_for: how long Redis remembers that a notification was pushed.
         ownership_kept: how long an answer of customer-service about ownership is believed.
-        streams: open live streams in one worker; each takes one of its threads.
+        revocation_grace: how long a token passes for grave matters after Redis last answered.
+        streams: open live streams in one worker; each is an open file.
         stream_heartbeat: a comment goes out after this long without an event.
         stream_check: how often the store is asked for what a push may have missed.
         stream_poll: the same while Redis is away.
@@ -26,8 +28,10 @@ class Settings:
 
     trust_payment_events: bool
     prefetch: int
+    batch: int
     seen_for: timedelta
     ownership_kept: timedelta
+    revocation_grace: timedelta
     streams: int
     stream_heartbeat: timedelta
     stream_check: timedelta
@@ -39,16 +43,16 @@ class Settings:
     def of(cls, properties: Properties) -> "Settings":
         own = "nozie.notification"
         stream = f"{own}.stream"
-        # Some threads are left for requests that end.
-        spare = max(1, properties.integer("nozie.server.threads", 128, minimum=1) - 16)
         return cls(
             trust_payment_events=properties.boolean(
                 "nozie.events.trust-payment-events", default=False
             ),
-            prefetch=properties.integer(f"{own}.prefetch", 50, minimum=1, maximum=65535),
+            prefetch=properties.integer(f"{own}.prefetch", 400, minimum=1, maximum=65535),
+            batch=properties.integer(f"{own}.batch", 200, minimum=1),
             seen_for=properties.duration(f"{own}.seen-for", timedelta(days=7)),
             ownership_kept=properties.duration(f"{own}.ownership-kept", timedelta(seconds=30)),
-            streams=properties.integer(f"{stream}.limit", spare, minimum=1),
+            revocation_grace=properties.duration(f"{own}.revocation-grace", timedelta(seconds=60)),
+            streams=properties.integer(f"{stream}.limit", 4000, minimum=1),
             stream_heartbeat=properties.duration(f"{stream}.heartbeat", timedelta(seconds=15)),
             stream_check=properties.duration(f"{stream}.check", timedelta(seconds=30)),
             stream_poll=properties.duration(f"{stream}.poll", timedelta(seconds=2)),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 from cloud import logging, tracing
 from cloud.config import Environment, environment
@@ -14,8 +14,9 @@ from cloud.messaging import Consumer, RabbitSettings, rabbit
 from cloud.stores import mongo
 from notification import consumers
 from notification.app import connect
-from notification.deps import Deps
-from notification.store import create_indexes
+from notification.clients import letters
+from notification.domain import CHANNELS
+from notification.store import notifications, people
 
 _PAYMENT: Final = "payment-exchange"
 _JVM_PAYMENT: Final = "payment.exchange"
@@ -26,50 +27,55 @@ _TOPOLOGY: Final = (
     rabbit.exchange_binding(_PAYMENT, _JVM_PAYMENT),
 )
 _SUCCEEDED: Final = "payment.succeeded"
-_Use = Callable[..., None]
-QUEUES: Final[Mapping[str, tuple[_Use, tuple[tuple[str, str], ...]]]] = {
-    "payment.notification.queue": (
-        consumers.on_payment,
-        ((_JVM_PAYMENT, _SUCCEEDED), (_PAYMENT, _SUCCEEDED)),
-    ),
-    "identity.notification.queue": (
-        consumers.on_user_created,
-        (("identity.exchange", "user.created"),),
-    ),
-    "notification.requested.queue": (
-        consumers.on_requested,
-        (("notification.exchange", "notification.requested"),),
-    ),
+QUEUES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "payment.notification.queue": ((_JVM_PAYMENT, _SUCCEEDED), (_PAYMENT, _SUCCEEDED)),
+    "identity.notification.queue": (("identity.exchange", "user.created"),),
+    "notification.requested.queue": ((letters.EXCHANGE, "notification.requested"),),
+    **{letters.queue(channel): letters.bindings(channel) for channel in CHANNELS},
 }
 
 
 def prepare(environment: Environment) -> None:
     """Create the indexes that are not there."""
     database = mongo.database(environment.properties)
-    create_indexes(database)
+    notifications.create_indexes(database)
+    people.create_indexes(database)
     database.client.close()
 
 
 def consumer(environment: Environment, stop: Event) -> None:
-    """Consume every queue until `stop`, each in a thread of its own."""
+    """Consume every queue until `stop`, each in a thread of its own: no channel holds another."""
     deps = connect(environment)
     settings = RabbitSettings.of(environment.properties)
-    with ThreadPoolExecutor(len(QUEUES), "consumer") as threads:
-        running = [threads.submit(_consume, settings, queue, deps, stop) for queue in QUEUES]
+    handlers: dict[str, dict[str, Any]] = {
+        "payment.notification.queue": {
+            "handle_many": partial(consumers.on_payments, deps=deps),
+            "prefetch": deps.settings.prefetch,
+            "batch": deps.settings.batch,
+        },
+        "identity.notification.queue": {"handle": partial(consumers.on_user_created, deps=deps)},
+        "notification.requested.queue": {"handle": partial(consumers.on_requested, deps=deps)},
+    }
+    for channel in deps.channels:
+        # Few at once: what one process holds, another cannot deliver meanwhile.
+        handlers[letters.queue(channel)] = {
+            "handle": partial(consumers.on_letter, deps=deps),
+            "prefetch": 10,
+        }
+    with ThreadPoolExecutor(len(handlers), "consumer") as threads:
+        running = [
+            threads.submit(_consume, settings, queue, options, stop)
+            for queue, options in handlers.items()
+        ]
     for one in running:
         one.result()
 
 
-def _consume(settings: RabbitSettings, queue: str, deps: Deps, stop: Event) -> None:
-    use, bindings = QUEUES[queue]
+def _consume(settings: RabbitSettings, queue: str, options: Mapping[str, Any], stop: Event) -> None:
+    declared = (*_TOPOLOGY, *letters.declarations())
     try:
         Consumer(
-            settings,
-            queue=queue,
-            bindings=bindings,
-            handle=partial(use, deps=deps),
-            prefetch=deps.settings.prefetch,
-            declarations=_TOPOLOGY,
+            settings, queue=queue, bindings=QUEUES[queue], declarations=declared, **options
         ).run(stop)
     finally:
         # One that fails for good ends all: the process is started anew as a whole.

@@ -113,12 +113,7 @@ def stream() -> Response:
     """
     deps, caller = web.current(Deps), web.principal()
     audience = service.audience(caller, UserId(caller.user_id), deps.customers)
-    if request.method == "HEAD":
-        return web.event_stream(())
     if not deps.hub.reserve():
         return failed(503, "Too many streams are open", headers=_RETRY_AFTER)
-    answer = web.event_stream(
-        Stream(deps, caller, audience, last=request.headers.get("Last-Event-ID")).chunks()
-    )
-    answer.call_on_close(deps.hub.release)
-    return answer
+    opened = Stream(deps, caller, audience, last=request.headers.get("Last-Event-ID"))
+    return web.event_stream(opened.opening(), opened.out)

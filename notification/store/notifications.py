@@ -4,8 +4,10 @@ Null fields are not written; an absent one reads as the model's default. Queries
 owner at a time: an `$or` over two owners would keep a weaker server from using either index.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
+from heapq import merge
 from typing import Any, Final
 
 from bson import Int64, ObjectId
@@ -13,18 +15,20 @@ from bson.errors import InvalidId
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError
 
+from cloud.errors import UnavailableError
 from cloud.stores import mongo
 from cloud.stores.mongo import Document
 from notification.domain import Audience, CustomerId, Draft, Notification, NotificationId, UserId
 
 COLLECTION: Final = "notifications"
+_DUPLICATE_KEY: Final = 11000
 _UNREAD: Final = {"read": False}
 # A document that has no `read` at all is unread for the app, which looks at dates only.
 _NOT_READ: Final = {"read": {"$ne": True}}
 _NEWEST_FIRST: Final = [("created_at", DESCENDING), ("_id", DESCENDING)]
-_OLDEST_FIRST: Final = [("created_at", ASCENDING), ("_id", ASCENDING)]
+_OLDEST_FIRST: Final = [("created_at", ASCENDING)]
 
 
 @mongo.translated()
@@ -47,19 +51,39 @@ class MongoNotifications:
         self._all: Collection[Document] = database[COLLECTION]
 
     @mongo.translated()
-    def add(self, draft: Draft, *, now: datetime) -> tuple[Notification, bool]:
-        """Store; return the stored notification and whether it is new.
+    def add_many(
+        self, drafts: Sequence[Draft], *, now: datetime
+    ) -> list[tuple[Notification, bool]]:
+        """Store; return each stored notification and whether it is new, in one write for all.
 
         The unique index decides, so two consumers with one event store one notification.
         """
-        document = _document(draft, now)
-        try:
-            self._all.insert_one(document)
-        except DuplicateKeyError:
-            found = self._all.find_one({"dedup_key": draft.dedup_key})
+        documents = [_document(draft, now) for draft in drafts]
+        doubles = self._insert(documents)
+        found = self._by_key([documents[index]["dedup_key"] for index in doubles])
+        for index in doubles:
             # Deleted by its owner in this very moment: it was told, and stays deleted.
-            return _notification(found or {**document, "_id": ObjectId()}), False
-        return _notification(document), True
+            documents[index] = found.get(documents[index]["dedup_key"], documents[index])
+        return [
+            (_notification(document), index not in doubles)
+            for index, document in enumerate(documents)
+        ]
+
+    def _insert(self, documents: list[Document]) -> set[int]:
+        """Insert what is new; return the places of the doubles."""
+        try:
+            self._all.insert_many(documents, ordered=False)
+        except BulkWriteError as error:
+            faults = error.details["writeErrors"]
+            if error.details["writeConcernErrors"] or not all(map(_is_double, faults)):
+                raise UnavailableError("the document store did not take all") from error
+            return {fault["index"] for fault in faults}
+        return set()
+
+    def _by_key(self, keys: Sequence[str]) -> dict[str, Document]:
+        # One by one: a weaker server uses no index for `$in`, and doubles are rare.
+        found = (self._all.find_one({"dedup_key": key}) for key in keys)
+        return {document["dedup_key"]: document for document in found if document}
 
     @mongo.translated()
     def find(self, notification_id: NotificationId) -> Notification | None:
@@ -94,18 +118,18 @@ class MongoNotifications:
         found.sort(key=lambda note: (note.created_at, note.id), reverse=True)
         return found[:limit]
 
-    @mongo.translated()
-    def since(self, audience: Audience, moment: datetime, limit: int) -> list[Notification]:
-        """List what was stored from `moment` on, oldest first."""
-        found = [
-            _notification(document)
-            for owner in _owners(audience)
-            for document in self._all.find({**owner, "created_at": {"$gte": moment}})
-            .sort(_OLDEST_FIRST)
-            .limit(limit)
-        ]
-        found.sort(key=lambda note: (note.created_at, note.id))
-        return found[:limit]
+    def since(self, audience: Audience, moment: datetime) -> Iterator[Notification]:
+        """Yield what was stored from `moment` on, oldest first, as the store gives it."""
+        # No pages: where many share one moment, a page has no place to go on from.
+        with mongo.translated(), ExitStack() as cursors:
+            found = [
+                cursors.enter_context(
+                    self._all.find({**owner, "created_at": {"$gte": moment}}).sort(_OLDEST_FIRST)
+                )
+                for owner in _owners(audience)
+            ]
+            for document in merge(*found, key=_moment):
+                yield _notification(document)
 
     @mongo.translated()
     def mark_read(self, notification_id: NotificationId, *, now: datetime) -> None:
@@ -133,10 +157,19 @@ class MongoNotifications:
         return [_notification(document) for document in found]
 
 
+def _is_double(fault: Mapping[str, Any]) -> bool:
+    return bool(fault["code"] == _DUPLICATE_KEY)
+
+
 def _owners(audience: Audience) -> Iterator[dict[str, Any]]:
     yield {"user_id": Int64(audience.user_id)}
     for customer_id in audience.customers:
         yield {"customer_id": Int64(customer_id), "user_id": None}
+
+
+def _moment(document: Mapping[str, Any]) -> datetime:
+    moment: datetime = document["created_at"]
+    return moment
 
 
 def _key(notification_id: NotificationId) -> ObjectId | None:

@@ -6,15 +6,15 @@ A push is a hint and may be lost with Redis; the document store is what a stream
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 import structlog
 
-from notification.domain import Audience, CustomerId, Mailbox, UserId
+from notification.domain import Audience, CustomerId, Listener, Notification, UserId
 
 log = structlog.get_logger()
 
@@ -36,37 +36,40 @@ class Announcements:
 
     def announce(
         self, payload: bytes, *, user_id: UserId | None, customer_id: CustomerId | None
-    ) -> bool:
-        """Push to every stream of the user, or of the customer's user; False when it cannot."""
-        if user_id is None and customer_id is None:
-            return True
-        channel = str(user_id) if user_id is not None else f"{_CUSTOMER}{customer_id}"
+    ) -> None:
+        """Push to every stream of the user, or of the customer's user."""
+        with self._told():
+            self._redis.publish(_channel(user_id, customer_id), payload)
+
+    def announced(self, pushes: Iterable[tuple[Notification, bytes, str | None]]) -> None:
+        """Push each notification, and note under its key that it was; one round trip for all."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for notification, payload, key in pushes:
+            pipeline.publish(_channel(notification.user_id, notification.customer_id), payload)
+            if key:
+                pipeline.set(_SEEN + key, "1", ex=self._seen_for)
+        with self._told():
+            pipeline.execute()
+
+    def seen(self, keys: Collection[str]) -> frozenset[str]:
+        """Find the keys that were announced before; none when Redis cannot say."""
+        names = list(keys)
+        with self._told():
+            values = cast("list[Any]", self._redis.mget([_SEEN + name for name in names]))
+            return frozenset(name for name, value in zip(names, values, strict=True) if value)
+        return frozenset()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Let an outage pass, and tell of it once."""
         try:
-            self._redis.publish(_CHANNEL + channel, payload)
+            yield
         except redis.RedisError as error:
-            self._tell(error)
-            return False
-        self._tell(None)
-        return True
-
-    def seen(self, key: str) -> bool:
-        """Tell whether `key` was announced before; False when Redis cannot say."""
-        try:
-            return bool(self._redis.exists(_SEEN + key))
-        except redis.RedisError:
-            return False
-
-    def remember(self, key: str) -> None:
-        """Note that `key` was announced."""
-        try:
-            self._redis.set(_SEEN + key, "1", ex=self._seen_for)
-        except redis.RedisError as error:
-            self._tell(error)
-
-    def _tell(self, error: Exception | None) -> None:
-        if error is not None and not self._away:
-            log.warning("push_put_off", reason=str(error))
-        self._away = error is not None
+            if not self._away:
+                log.warning("push_put_off", reason=str(error))
+            self._away = True
+        else:
+            self._away = False
 
 
 class Hub:
@@ -80,29 +83,37 @@ class Hub:
         self._stopping = stopping
         self._limit = limit
         self._lock = threading.Lock()
-        self._mailboxes: dict[str, set[Mailbox]] = defaultdict(set)
+        self._listeners: dict[str, set[Listener]] = defaultdict(set)
         self._count = 0
         self._thread: threading.Thread | None = None
+        self._missed = threading.Event()
         self.live = False
 
-    @contextmanager
-    def subscribed(self, mailbox: Mailbox) -> Iterator[None]:
-        """Deliver into `mailbox` meanwhile; `reserve` must have made room."""
-        channels = _channels(mailbox.audience)
+    def join(self, listener: Listener) -> None:
+        """Push to `listener` from here on; `reserve` must have made room."""
         with self._lock:
-            for channel in channels:
-                self._mailboxes[channel].add(mailbox)
+            for channel in _channels(listener.audience):
+                self._listeners[channel].add(listener)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="push", daemon=True)
                 self._thread.start()
-        try:
-            yield
-        finally:
-            with self._lock:
-                for channel in channels:
-                    self._mailboxes[channel].discard(mailbox)
-                    if not self._mailboxes[channel]:
-                        del self._mailboxes[channel]
+
+    def leave(self, listener: Listener) -> None:
+        with self._lock:
+            for channel in _channels(listener.audience):
+                self._listeners[channel].discard(listener)
+                if not self._listeners[channel]:
+                    del self._listeners[channel]
+
+    def listeners(self) -> list[Listener]:
+        with self._lock:
+            return list({each for some in self._listeners.values() for each in some})
+
+    def wait(self, seconds: float) -> bool:
+        """Wait that long, or until something may have been missed; False when all is to end."""
+        self._missed.wait(seconds)
+        self._missed.clear()
+        return not self._stopping.is_set()
 
     def reserve(self) -> bool:
         """Take one of the places for streams; False when all are taken."""
@@ -129,9 +140,9 @@ class Hub:
                     log.warning("waiting_for", neighbour="redis", reason=str(error))
                 rest = _TICK_S if self.live else min(_LONGEST_REST_S, rest * 2 or _TICK_S / 2)
                 self.live = False
-                self._every(Mailbox.look)
+                self._missed.set()
                 self._stopping.wait(rest)
-        self._every(Mailbox.end)
+        self._missed.set()
 
     def _listen(self, subscription: Any) -> None:
         pinged = heard = time.monotonic()
@@ -153,19 +164,19 @@ class Hub:
             if not self.live:
                 log.info("push_live")
             self.live = True
-            self._every(Mailbox.look)
+            self._missed.set()
         elif message["type"] == "pmessage":
             channel = str(message["channel"]).removeprefix(_CHANNEL)
             data = message["data"]
             payload = data.encode() if isinstance(data, str) else data
             with self._lock:
-                for mailbox in self._mailboxes.get(channel, ()):
-                    mailbox.put(payload)
+                hearing = tuple(self._listeners.get(channel, ()))
+            for listener in hearing:
+                listener.push(payload)
 
-    def _every(self, tell: Any) -> None:
-        with self._lock:
-            for mailbox in {each for some in self._mailboxes.values() for each in some}:
-                tell(mailbox)
+
+def _channel(user_id: UserId | None, customer_id: CustomerId | None) -> str:
+    return _CHANNEL + (str(user_id) if user_id is not None else f"{_CUSTOMER}{customer_id}")
 
 
 def _channels(audience: Audience) -> frozenset[str]:

@@ -49,6 +49,12 @@ def delivery(body: Any, headers=None, attempt: int = 0) -> Delivery:
     return Delivery(raw, headers or {}, None, "payment.succeeded", attempt)
 
 
+def on_payment(one: Delivery, deps: Any) -> None:
+    (verdict,) = consumers.on_payments([one], deps)
+    if verdict is not None:
+        raise verdict
+
+
 @pytest.fixture
 def stored(snapshot):
     collection = mongo.database(snapshot)["notifications"]
@@ -56,7 +62,7 @@ def stored(snapshot):
 
 
 def test_a_payment_is_told_to_its_buyer(deps, stored):
-    consumers.on_payment(delivery(EVENT, OURS), deps)
+    on_payment(delivery(EVENT, OURS), deps)
     assert stored() == [
         {
             "user_id": 7,
@@ -74,13 +80,13 @@ def test_a_payment_is_told_to_its_buyer(deps, stored):
 
 def test_an_amount_keeps_its_decimals(deps, stored):
     raw = b'{"transactionId":7,"customerId":1,"movieId":"a","amount":10.00,"currency":"usd"}'
-    consumers.on_payment(delivery(raw, OURS), deps)
+    on_payment(delivery(raw, OURS), deps)
     assert "10.00 USD" in stored()[0]["description"]
 
 
 def test_an_event_seen_twice_changes_nothing(deps, stored, neighbours):
     for attempt in range(3):
-        consumers.on_payment(delivery(EVENT, OURS, attempt), deps)
+        on_payment(delivery(EVENT, OURS, attempt), deps)
     assert len(stored()) == 1
     assert not neighbours.asked, "our own publisher's word needs no second look"
 
@@ -102,22 +108,22 @@ def test_a_jvm_publishers_event_counts_when_the_payment_succeeded(
     body = {**EVENT, "transactionId": transaction, "userId": None}
     if told is None:
         with pytest.raises(UndecidedPaymentError):
-            consumers.on_payment(delivery(body, attempt=attempt), deps)
+            on_payment(delivery(body, attempt=attempt), deps)
     else:
-        consumers.on_payment(delivery(body, attempt=attempt), deps)
+        on_payment(delivery(body, attempt=attempt), deps)
     assert len(stored()) == (told or 0)
 
 
 def test_without_a_payment_service_to_ask_the_event_comes_again(deps, neighbours, stored):
     neighbours.broken = True
     with pytest.raises(UndecidedPaymentError):
-        consumers.on_payment(delivery(EVENT), deps)
+        on_payment(delivery(EVENT), deps)
     assert stored() == []
 
 
 def test_a_trusting_estate_asks_nobody(deps, neighbours, stored):
     trusting = replace(deps, settings=replace(deps.settings, trust_payment_events=True))
-    consumers.on_payment(delivery(EVENT), trusting)
+    on_payment(delivery(EVENT), trusting)
     assert len(stored()) == 1
     assert not neighbours.asked
 
@@ -125,16 +131,14 @@ def test_a_trusting_estate_asks_nobody(deps, neighbours, stored):
 @pytest.mark.parametrize(
     ("use", "body"),
     [
-        pytest.param(consumers.on_payment, b"\xff\xfe", id="no text"),
-        pytest.param(consumers.on_payment, b"{", id="no JSON"),
-        pytest.param(consumers.on_payment, b"[" * 100_000, id="nests too deep"),
-        pytest.param(consumers.on_payment, b"[]", id="no object"),
-        pytest.param(consumers.on_payment, {"customerId": 1}, id="no transaction"),
-        pytest.param(consumers.on_payment, {"transactionId": 2**64}, id="beyond a long"),
-        pytest.param(consumers.on_payment, {"transactionId": 1}, id="nobody to tell"),
-        pytest.param(
-            consumers.on_payment, b'{"transactionId":1,"customerId":1,"amount":NaN}', id="NaN"
-        ),
+        pytest.param(on_payment, b"\xff\xfe", id="no text"),
+        pytest.param(on_payment, b"{", id="no JSON"),
+        pytest.param(on_payment, b"[" * 100_000, id="nests too deep"),
+        pytest.param(on_payment, b"[]", id="no object"),
+        pytest.param(on_payment, {"customerId": 1}, id="no transaction"),
+        pytest.param(on_payment, {"transactionId": 2**64}, id="beyond a long"),
+        pytest.param(on_payment, {"transactionId": 1}, id="nobody to tell"),
+        pytest.param(on_payment, b'{"transactionId":1,"customerId":1,"amount":NaN}', id="NaN"),
         pytest.param(consumers.on_user_created, {"username": "ann"}, id="a user without id"),
         pytest.param(consumers.on_requested, {"channel": "inapp"}, id="a notice without template"),
     ],
@@ -153,7 +157,7 @@ def test_a_new_user_is_greeted_once(deps, stored):
     ]
 
 
-def test_a_requested_notice_is_worded_once_and_an_unknown_one_is_left(deps, stored):
+def test_a_requested_notice_is_worded_once_and_an_unknown_one_is_hopeless(deps, stored):
     notice: dict[str, Any] = {
         "userId": 7,
         "customerId": None,
@@ -165,7 +169,9 @@ def test_a_requested_notice_is_worded_once_and_an_unknown_one_is_left(deps, stor
     }
     for _ in range(2):
         consumers.on_requested(delivery(notice), deps)
-    consumers.on_requested(delivery({**notice, "template": "another"}), deps)
+    for wrong in ({"template": "another"}, {"channel": "pigeon"}):
+        with pytest.raises(Hopeless, match=r"no (template|channel)"):
+            consumers.on_requested(delivery({**notice, **wrong}), deps)
     assert [each["type"] for each in stored()] == ["system"]
 
 

@@ -41,7 +41,7 @@ def add(deps):
             deep_link="movie:abc",
         )
         moment = utc_now() + timedelta(milliseconds=10 * next(counter))
-        return deps.notifications.add(draft, now=moment)[0].id
+        return deps.notifications.add_many([draft], now=moment)[0][0].id
 
     return store
 
@@ -239,7 +239,7 @@ def test_a_revoked_token_is_refused(client, deps, snapshot):
 
 def test_a_draft_told_twice_is_one_notification(deps):
     draft = Draft(type="purchase", title="t", description="d", user_id=UserId(7), dedup_key="7")
-    first, new = deps.notifications.add(draft, now=utc_now())
-    again, repeated = deps.notifications.add(replace(draft, title="other"), now=utc_now())
+    first, new = deps.notifications.add_many([draft], now=utc_now())[0]
+    again, repeated = deps.notifications.add_many([replace(draft, title="other")], now=utc_now())[0]
     assert (new, repeated) == (True, False)
     assert again == first

@@ -1,7 +1,7 @@
 """Calls to the customer records and to payment, by logical name."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Final
@@ -9,7 +9,7 @@ from typing import Any, Final
 from cloud.client import Answer, ServiceClient
 from cloud.errors import UpstreamError
 from cloud.security import Principal
-from notification.domain import CustomerId
+from notification.domain import CustomerId, UserId
 
 _MOST_KEPT: Final = 10_000
 
@@ -18,10 +18,16 @@ class CustomerClient:
     """Customer records, as customer-service answers them, Python or JVM; answers are kept briefly.
 
     A JVM service returns every record to everybody, so ownership is compared here as well.
+
+    Args:
+        voucher: signs a token for a user who is not there to show his own.
     """
 
-    def __init__(self, service: ServiceClient, kept: timedelta) -> None:
+    def __init__(
+        self, service: ServiceClient, kept: timedelta, voucher: Callable[[UserId], str]
+    ) -> None:
         self._service = service
+        self._voucher = voucher
         self._kept_s = kept.total_seconds()
         self._answers: dict[object, tuple[float, Any]] = {}
 
@@ -55,6 +61,20 @@ class CustomerClient:
             known = frozenset({CustomerId(int(record["id"]))} if record and mine else ())
             self._keep(key, known)
         return known
+
+    def find_email(self, user_id: UserId | None, customer_id: CustomerId | None) -> str | None:
+        """Return the address that the customer record names; None when there is none to be seen.
+
+        Raises:
+            UnavailableError: nobody answers.
+        """
+        token = None if user_id is None else self._voucher(user_id)
+        path = "/api/customers" if customer_id is None else "/api/customers/{id}"
+        if token is None and customer_id is None:
+            return None
+        answer = self._service.get(path, values={"id": customer_id or 0}, token=token)
+        record = _data(answer, several=customer_id is None)
+        return str(record["email"]) if record and record.get("email") else None
 
     def _known(self, key: object) -> Any:
         until, answer = self._answers.get(key, (0.0, None))
@@ -93,8 +113,10 @@ def _is_linked(record: Mapping[str, Any], caller: Principal) -> bool:
     return bool(email and caller.email) and str(email).casefold() == str(caller.email).casefold()
 
 
-def _data(answer: Answer) -> Mapping[str, Any] | None:
-    """Return `data` of an envelope; None for a record that is not there, or not for us.
+def _data(answer: Answer, *, several: bool = False) -> Mapping[str, Any] | None:
+    """Return `data` of an envelope, or the first of `several`.
+
+    None stands for a record that is not there, or not for us.
 
     Raises:
         UpstreamError: what came is no answer of that service.
@@ -103,6 +125,8 @@ def _data(answer: Answer) -> Mapping[str, Any] | None:
         return None
     body = answer.json() if answer.status == HTTPStatus.OK else None
     data = body.get("data") if isinstance(body, dict) else None
+    if several and isinstance(data, list):
+        data = data[0] if data else {}
     if not isinstance(data, dict):
         raise UpstreamError(f"a service answered {answer.status} without data")
     return data
