@@ -1,41 +1,77 @@
 """Where stores, clients and routes of payment meet."""
 
-from cloud.client import ServiceClient
+from datetime import timedelta
+from functools import partial
+from uuid import uuid4
+
 from flask import Flask
 from sqlalchemy import Engine
 
-from cloud import actuator, web
+from cloud import actuator, security, web
+from cloud.client import ServiceClient
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.stores import postgres
-from payment import routes
 from payment.clients import CustomerClient, MovieClient
 from payment.deps import Deps
+from payment.domain import Title, UserId
+from payment.routes import BLUEPRINTS
+from payment.service import Provider, Shop
 from payment.settings import Settings
-from payment.store import Sandbox, SqlKeys, SqlTransactions
+from payment.store import Sandbox, SqlKeys, SqlLibrary, SqlLimits, SqlTransactions
+
+_VOUCHER_LIFE = timedelta(seconds=30)
 
 
 def create_app(environment: Environment) -> Flask:
     """Build the Flask application; nothing is opened before the first request."""
     app = Flask("payment")
-    settings = Settings.of(environment.properties)
-    engine = postgres.engine(environment.properties)
+    properties = environment.properties
+    settings, engine = Settings.of(properties), postgres.engine(properties)
+    voucher = partial(_voucher, security.jwt_secret(properties))
     app.extensions["deps"] = Deps(
         settings=settings,
         transactions=SqlTransactions(engine),
         keys=SqlKeys(engine, settings.claim_lease),
-        movies=MovieClient(ServiceClient("movie-service", environment)),
-        customers=CustomerClient(ServiceClient("customer-service", environment)),
-        provider=Sandbox(engine, settings.sandbox_delay)
-        if settings.provider == "sandbox"
-        else None,
+        library=SqlLibrary(engine),
+        limits=SqlLimits(engine),
+        shop=Shop(
+            movies=MovieClient(ServiceClient("movie-service", environment)),
+            plans={
+                name: Title.of_plan(name, plan.price, plan.days)
+                for name, plan in settings.plans.items()
+            },
+            currency=settings.currency,
+        ),
+        customers=CustomerClient(ServiceClient("customer-service", environment), voucher),
+        provider=provider(environment, settings, engine),
         now=utc_now,
     )
     web.install(app, environment)
-    app.register_blueprint(routes.bp)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
     actuator.install(app, environment, checks={"db": postgres.check(engine)}, essential={"db"})
     return app
 
 
-def _provider(settings: Settings, engine: Engine) -> Sandbox | None:
-    return Sandbox(engine, settings.sandbox_delay) if settings.provider == "sandbox" else None
+def provider(_environment: Environment, settings: Settings, engine: Engine) -> Provider | None:
+    """Build who collects the money; None when nobody is configured."""
+    if settings.provider == "sandbox":
+        return Sandbox(engine, settings.sandbox_delay, settings.sandbox_method)
+    return None
+
+
+def _voucher(secret: str, user_id: UserId) -> str:
+    """Sign a token that speaks for a user without roles, long enough for one call."""
+    now = utc_now()
+    claims = {
+        "jti": str(uuid4()),
+        "sub": str(user_id),
+        "username": "payment-service",
+        "roles": [],
+        "permissions": [],
+        "type": "ACCESS",
+        "iat": int(now.timestamp()),
+        "exp": int((now + _VOUCHER_LIFE).timestamp()),
+    }
+    return security.sign(claims, secret)

@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 
 from cloud.clock import Clock
-from payment.service import Customers, Movies, Provider, Transactions
+from payment.service import Customers, Keys, Library, Limits, Provider, Shop, Transactions
 from payment.settings import Settings
-from payment.store import SqlKeys
 
 
 @dataclass(frozen=True, slots=True)
 class Deps:
-    """One frozen list, made by `app.connect`, or by a test."""
+    """One frozen list, made by `app.create_app`, or by a test."""
 
     settings: Settings
     transactions: Transactions
-    keys: SqlKeys
-    movies: Movies
+    keys: Keys
+    library: Library
+    limits: Limits
+    shop: Shop
     customers: Customers
     provider: Provider | None
     now: Clock

@@ -8,18 +8,31 @@ import pytest
 from flask import Flask, jsonify, request
 from werkzeug.serving import make_server
 
+from cloud import security
+from cloud.clock import utc_now
 from cloud.config import Environment, Properties
 from cloud.stores import postgres
-from cloud.testing import properties
+from cloud.testing import SECRET, properties
+from payment.deps import Deps
+from payment.domain import Outcome, Status, TransactionId, Verdict
 
-CUSTOMERS = {
+CUSTOMERS: dict[int, dict[str, Any]] = {
     1: {"id": 1, "email": "ann@example.org", "userId": 7},
     2: {"id": 2, "email": "bob@example.org", "userId": 8},
     3: {"id": 3, "email": "Ann@Example.org"},
 }
 MOVIES = {
-    "rented": {"price": 4.99, "accessType": "RENTAL"},
-    "free": {"price": 0, "accessType": "FREE"},
+    "rented": {
+        "name": "Rented",
+        "price": 4.99,
+        "accessType": "RENTAL",
+        "posterUrl": "http://img/rented.jpg",
+        "slug": "rented",
+        "tmdbRating": 7.5,
+    },
+    "cheap": {"name": "Cheap", "price": 4.99, "accessType": "RENTAL"},
+    "other": {"name": "Other", "price": 1.5, "accessType": "RENTAL"},
+    "free": {"name": "Free", "price": 0, "accessType": "FREE"},
     "strange": {"price": "much", "accessType": "RENTAL"},
 }
 
@@ -29,6 +42,7 @@ class Neighbours:
 
     def __init__(self) -> None:
         self.broken = False
+        self.customers: dict[int, dict[str, Any]] = dict(CUSTOMERS)
         app = Flask("neighbours")
 
         @app.get("/api/movies/<movie_id>")
@@ -40,7 +54,7 @@ class Neighbours:
 
         @app.get("/api/customers/<int:customer_id>")
         def customer(customer_id: int) -> Any:
-            found = CUSTOMERS.get(customer_id)
+            found = self.customers.get(customer_id)
             if found is None:
                 return jsonify(data=None), 404
             # As our customer-service: a record is hidden from a stranger, reduced without a token.
@@ -48,6 +62,33 @@ class Neighbours:
             if signed_in and customer_id == 2:
                 return jsonify(data=None), 404
             return jsonify(data=found if signed_in else {"id": customer_id}), 200
+
+        @app.get("/api/customers")
+        def customers() -> Any:
+            """Show an ADMIN all, others their own, as our customer-service does."""
+            caller = security.verify(
+                security.bearer(request.headers.get("Authorization")), SECRET, now=utc_now()
+            )
+            found = [
+                each
+                for each in self.customers.values()
+                if caller.has_role("ADMIN") or each.get("userId") == caller.user_id
+            ]
+            return jsonify(data=found), 200
+
+        @app.get("/api/customers/email/<email>")
+        def customer_by_email(email: str) -> Any:
+            found = [each for each in self.customers.values() if each["email"] == email]
+            return (jsonify(data=found[0]), 200) if found else (jsonify(data=None), 404)
+
+        @app.post("/api/customers")
+        def create() -> Any:
+            email = request.get_json()["email"]
+            if any(each["email"] == email for each in self.customers.values()):
+                return jsonify(data=None), 400
+            made = {"id": len(self.customers) + 1, "email": email}
+            self.customers[made["id"]] = made
+            return jsonify(data=made), 201
 
         self._server = make_server("127.0.0.1", 0, app, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -58,6 +99,23 @@ class Neighbours:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def succeed(app: Flask, transaction_id: int) -> int:
+    """Settle a payment as its provider would; return its id."""
+    deps: Deps = app.extensions["deps"]
+    found = deps.transactions.find(TransactionId(transaction_id))
+    assert found is not None
+    verdict = Verdict(
+        found.id,
+        found.stripe_payment_intent_id,
+        Status.SUCCEEDED,
+        found.amount,
+        found.currency or "",
+        charge_id=f"ch_{found.id}",
+    )
+    assert deps.transactions.settle(verdict, now=utc_now()) is Outcome.CHANGED
+    return transaction_id
 
 
 @pytest.fixture

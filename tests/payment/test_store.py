@@ -9,15 +9,18 @@ import sqlalchemy as sa
 from payment.domain import (
     AlreadyBoughtError,
     CustomerId,
+    KeptAnswer,
     KeyInFlightError,
     KeyReusedError,
     MovieId,
     Order,
+    Outcome,
     Status,
+    Title,
     UserId,
     Verdict,
 )
-from payment.store import KeptAnswer, Sandbox, SqlKeys, SqlTransactions, messages
+from payment.store import Sandbox, SqlKeys, SqlTransactions, messages
 
 pytestmark = pytest.mark.estate
 
@@ -25,8 +28,26 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SINCE = NOW - timedelta(minutes=15)
 
 
-def order(key=None, movie="m1"):
-    return Order(CustomerId(1), MovieId(movie), Decimal("4.99"), "usd", UserId(7), key)
+def order(key=None, movie="m1", digest=None):
+    return Order(MovieId(movie), Decimal("4.99"), "usd", UserId(7), key, digest or movie)
+
+
+def opened(transactions, key=None, movie="m1", *, since=SINCE, now=NOW, **change):
+    title = Title(
+        MovieId(movie), Decimal("4.99"), "RENTAL", "A movie", plan_days=change.pop("days", None)
+    )
+    return transactions.open(
+        order(key, movie, change.pop("digest", None)),
+        CustomerId(1),
+        title,
+        reuse_since=since,
+        now=now,
+        **change,
+    )
+
+
+def sandbox(engine, method="pm_card_visa"):
+    return Sandbox(engine, timedelta(0), method)
 
 
 @pytest.fixture
@@ -35,13 +56,11 @@ def transactions(engine):
 
 
 def started(engine, transactions, key=None):
-    opened = transactions.open(order(key), reuse_since=SINCE, now=NOW)
-    intent = Sandbox(engine, timedelta(0)).start(opened, now=NOW)
-    transactions.attach(opened.id, intent)
-    verdict = Verdict(
-        opened.id, intent.id, Status.SUCCEEDED, opened.amount, "usd", charge_id="ch_1"
-    )
-    return opened, verdict
+    made = opened(transactions, key)
+    intent = sandbox(engine).start(made, None, on_device=True, now=NOW)
+    transactions.attach(made.id, intent)
+    verdict = Verdict(made.id, intent.id, Status.SUCCEEDED, made.amount, "usd", charge_id="ch_1")
+    return made, verdict
 
 
 def outbox_bodies(engine):
@@ -50,41 +69,40 @@ def outbox_bodies(engine):
 
 
 def test_two_clicks_without_a_key_make_one_pending_transaction(transactions):
-    first = transactions.open(order(), reuse_since=SINCE, now=NOW)
-    assert transactions.open(order(), reuse_since=SINCE, now=NOW).id == first.id
+    first = opened(transactions)
+    assert opened(transactions).id == first.id
 
 
 def test_an_old_pending_transaction_is_not_offered_again(transactions):
-    first = transactions.open(order(), reuse_since=SINCE, now=NOW)
+    first = opened(transactions)
     later = NOW + timedelta(minutes=16)
-    fresh = transactions.open(order(), reuse_since=later - timedelta(minutes=15), now=later)
+    fresh = opened(transactions, since=later - timedelta(minutes=15), now=later)
     assert fresh.id != first.id
 
 
 def test_twenty_parallel_opens_of_one_key_make_one_transaction(transactions, engine):
     with ThreadPoolExecutor(8) as pool:
-        opened = list(
-            pool.map(lambda _: transactions.open(order("k"), reuse_since=SINCE, now=NOW), range(20))
-        )
-    assert len({each.id for each in opened}) == 1
+        made = list(pool.map(lambda _: opened(transactions, "k"), range(20)))
+    assert len({each.id for each in made}) == 1
     with engine.connect() as db:
         assert db.execute(sa.text("SELECT count(*) FROM transactions")).scalar() == 1
 
 
 def test_success_writes_status_and_event_together(transactions, engine):
-    opened, verdict = started(engine, transactions)
-    assert transactions.settle(verdict, now=NOW)
-    settled = transactions.find(opened.id)
+    made, verdict = started(engine, transactions)
+    assert transactions.settle(verdict, now=NOW) is Outcome.CHANGED
+    settled = transactions.find(made.id)
     assert settled is not None
     assert (settled.status, settled.charge_id, settled.paid_at) == ("succeeded", "ch_1", NOW)
     assert outbox_bodies(engine) == [
         {
-            "transactionId": opened.id,
+            "transactionId": made.id,
             "customerId": 1,
             "movieId": "m1",
             "amount": 4.99,
             "currency": "usd",
             "userId": 7,
+            "planDays": None,
         }
     ]
 
@@ -93,7 +111,7 @@ def test_a_repeated_verdict_is_announced_once(transactions, engine):
     _, verdict = started(engine, transactions)
     with ThreadPoolExecutor(4) as pool:
         changed = list(pool.map(lambda _: transactions.settle(verdict, now=NOW), range(8)))
-    assert changed.count(True) == 1
+    assert changed.count(Outcome.CHANGED) == 1
     assert len(outbox_bodies(engine)) == 1
 
 
@@ -106,10 +124,10 @@ def test_a_repeated_verdict_is_announced_once(transactions, engine):
     ],
 )
 def test_a_verdict_that_does_not_match_changes_nothing(transactions, engine, change):
-    opened, verdict = started(engine, transactions)
+    made, verdict = started(engine, transactions)
     fields = {name: getattr(verdict, name) for name in Verdict.__dataclass_fields__} | change
-    assert not transactions.settle(Verdict(**fields), now=NOW)
-    found = transactions.find(opened.id)
+    assert transactions.settle(Verdict(**fields), now=NOW) is Outcome.CONTRADICTION
+    found = transactions.find(made.id)
     assert found is not None
     assert found.status == "pending"
     assert outbox_bodies(engine) == []
@@ -121,12 +139,12 @@ def test_a_title_is_bought_once(transactions, engine):
     assert transactions.bought(CustomerId(1), MovieId("m1"))
     assert not transactions.bought(CustomerId(1), MovieId("m2"))
     with pytest.raises(AlreadyBoughtError):
-        transactions.open(order(), reuse_since=SINCE, now=NOW)
+        opened(transactions)
 
 
 def test_rows_of_a_jvm_service_count_by_customer(transactions, engine):
     """They carry no user, and old seed data spells success COMPLETED."""
-    transactions.open(order(movie="m2"), reuse_since=SINCE, now=NOW)
+    opened(transactions, movie="m2")
     with engine.begin() as db:
         db.execute(
             sa.text(
@@ -142,7 +160,7 @@ def test_rows_of_a_jvm_service_count_by_customer(transactions, engine):
 def test_a_key_replays_its_answer(engine):
     keys = SqlKeys(engine, timedelta(seconds=60))
     assert keys.claim(7, "k", "body", now=NOW) is None
-    keys.keep(7, "k", KeptAnswer(201, b"{}"))
+    keys.keep(7, "k", KeptAnswer(201, b"{}"), claimed=NOW)
     assert keys.claim(7, "k", "body", now=NOW) == KeptAnswer(201, b"{}")
 
 
@@ -176,21 +194,5 @@ def test_the_key_of_a_crashed_request_is_taken_over_once(engine):
 def test_a_refused_request_uses_up_no_key(engine):
     keys = SqlKeys(engine, timedelta(seconds=60))
     keys.claim(7, "k", "body", now=NOW)
-    keys.release(7, "k")
+    keys.release(7, "k", claimed=NOW)
     assert keys.claim(7, "k", "other", now=NOW) is None
-
-
-def test_the_sandbox_repeats_a_verdict_until_it_is_told(transactions, engine):
-    started(engine, transactions)
-    sandbox = Sandbox(engine, timedelta(0))
-    [(verdict, _)] = sandbox.due(now=NOW)
-    assert [each for each, _ in sandbox.due(now=NOW)] == [verdict]
-    sandbox.told(verdict.transaction_id, now=NOW)
-    assert sandbox.due(now=NOW) == []
-    assert sandbox.next_due() is None
-
-
-def test_an_intent_is_created_once(transactions, engine):
-    sandbox = Sandbox(engine, timedelta(0))
-    opened = transactions.open(order(), reuse_since=SINCE, now=NOW)
-    assert sandbox.start(opened, now=NOW) == sandbox.start(opened, now=NOW)

@@ -20,7 +20,7 @@ BODY = {"customerId": 1, "movieId": "rented", "amount": 4.99}
 def running(environment, *names):
     stop = threading.Event()
     threads = [
-        threading.Thread(target=worker.COMPANIONS[name], args=(environment, stop)) for name in names
+        threading.Thread(target=getattr(worker, name), args=(environment, stop)) for name in names
     ]
     for thread in threads:
         thread.start()
@@ -84,7 +84,7 @@ def test_a_payment_succeeds_in_a_step_of_its_own_and_is_announced(client, enviro
     correlation = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
     made = pay(client, {"X-Correlation-Id": correlation})
     assert status(client, made) == "pending"
-    with running(environment, "sandbox", "relay"):
+    with running(environment, "clerk", "relay"):
         eventually(lambda: status(client, made), "succeeded")
         queue = "payment.notification.queue"
         eventually(lambda: channel.queue_declare(queue, passive=True).method.message_count, 1)
@@ -100,7 +100,7 @@ def test_a_payment_succeeds_in_a_step_of_its_own_and_is_announced(client, enviro
 def test_the_broker_may_be_away(client, environment, channel):
     """The payment succeeds; the event waits in the outbox until somebody carries it."""
     made = pay(client)
-    with running(environment, "sandbox"):
+    with running(environment, "clerk"):
         eventually(lambda: status(client, made), "succeeded")
     listen_as_a_jvm_neighbour(channel)
     with running(environment, "relay"):

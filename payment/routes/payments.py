@@ -1,4 +1,4 @@
-"""HTTP in, one use case, HTTP out."""
+"""Payments and transactions, as the JVM service has them, and refunds."""
 
 from flask import Blueprint, Response, request
 
@@ -6,64 +6,36 @@ from cloud import web
 from cloud.errors import InvalidError
 from payment import service
 from payment.deps import Deps
-from payment.domain import CustomerId, MovieId, TransactionId
+from payment.domain import CustomerId, MovieId, Order, TransactionId, UserId
+from payment.routes.once import idempotency_key, once
 from payment.schema import PaymentRequest, dump_started, dump_transaction
-from payment.store import KeptAnswer
 
 bp = Blueprint("payments", __name__, url_prefix="/api/payments")
-
-_KEY_LENGTH = 255
 
 
 @bp.post("/create")
 @web.authenticated
 def create() -> Response:
     """Answer 201 with what the buyer's device needs; replay it for a repeated key."""
-    deps, caller = web.current(Deps), web.principal()
     body = PaymentRequest.parse(web.json_body())
-    key = _key(body)
-    if key is None:
-        return _create(deps, body, None)
-    kept = deps.keys.claim(caller.user_id, key, body.digest(), now=deps.now())
-    if kept is not None:
-        replay = Response(kept.body, kept.status, content_type="application/json")
-        replay.headers["Idempotent-Replayed"] = "true"
-        return replay
-    try:
-        answer = _create(deps, body, key)
-        deps.keys.keep(caller.user_id, key, KeptAnswer(answer.status_code, answer.get_data()))
-    except Exception:
-        deps.keys.release(caller.user_id, key)
-        raise
-    return answer
+    order = body.order(web.principal().user_id, idempotency_key(body.idempotency_key))
+    return once(order, lambda: _create(order, body.customer))
 
 
-def _create(deps: Deps, body: PaymentRequest, key: str | None) -> Response:
-    caller = web.principal()
+def _create(order: Order, customer_id: CustomerId) -> Response:
+    deps = web.current(Deps)
     transaction, intent = service.create(
-        body.order(caller.user_id, key),
-        caller,
-        movies=deps.movies,
+        order,
+        customer_id,
+        web.principal(),
+        shop=deps.shop,
         customers=deps.customers,
         transactions=deps.transactions,
         provider=deps.provider,
-        currency=deps.settings.currency,
         reuse_window=deps.settings.reuse_window,
         now=deps.now,
     )
     return web.created(dump_started(transaction, intent))
-
-
-def _key(body: PaymentRequest) -> str | None:
-    key = request.headers.get("Idempotency-Key", body.idempotency_key)
-    if key is None:
-        return None
-    if not key.strip() or len(key) > _KEY_LENGTH or not key.isprintable():
-        raise InvalidError(
-            "Idempotency-Key is not usable",
-            {"idempotencyKey": f"must be 1 to {_KEY_LENGTH} printable characters"},
-        )
-    return key
 
 
 @bp.get("")
@@ -73,7 +45,7 @@ def own() -> Response:
     deps = web.current(Deps)
     found = service.own(
         web.principal(),
-        page=web.query_int("page", 0, minimum=0),
+        page=web.query_int("page", 0, minimum=0, maximum=_LAST_PAGE),
         size=web.query_int("size", 20, minimum=1, maximum=100),
         transactions=deps.transactions,
     )
@@ -88,7 +60,7 @@ def of_customer(customer_id: int) -> Response:
     found = service.of_customer(
         CustomerId(customer_id),
         web.principal(),
-        page=web.query_int("page", 0, minimum=0),
+        page=web.query_int("page", 0, minimum=0, maximum=_LAST_PAGE),
         size=web.query_int("size", 100, minimum=1, maximum=100),
         transactions=deps.transactions,
         customers=deps.customers,
@@ -130,3 +102,23 @@ def _required(name: str) -> str:
     if not request.args.get(name):
         raise InvalidError("Validation failed", {name: "is required"})
     return name
+
+
+@bp.post("/transaction/<int:transaction_id>/refund")
+@web.roles("ADMIN")
+def refund(transaction_id: int) -> Response:
+    """Answer 200 when the money went back, 202 while the provider has not answered."""
+    deps = web.current(Deps)
+    found = service.refund(
+        TransactionId(transaction_id),
+        UserId(web.principal().user_id),
+        transactions=deps.transactions,
+        provider=deps.provider,
+        now=deps.now,
+    )
+    if found.refunded_at is None:
+        return web.ok(dump_transaction(found), "The refund is under way", 202)
+    return web.ok(dump_transaction(found))
+
+
+_LAST_PAGE = 2**31 - 1

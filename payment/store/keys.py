@@ -1,0 +1,72 @@
+"""Idempotency keys: who claimed one, and what was answered (Stripe's semantics)."""
+
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from payment.domain import KeptAnswer, KeyInFlightError, KeyReusedError
+from payment.store.tables import keys, naive
+
+
+class SqlKeys:
+    """Idempotency keys of all callers, each caller's apart from the others'."""
+
+    def __init__(self, engine: sa.Engine, lease: timedelta) -> None:
+        self._engine = engine
+        self._lease = lease
+
+    def claim(self, user_id: int, key: str, digest: str, *, now: datetime) -> KeptAnswer | None:
+        """Claim the key for this request; the kept answer when it was answered before.
+
+        A claim older than the lease belongs to a process that died: it is taken over, and the
+        transaction that the dead one may have opened is found again by its key.
+
+        Raises:
+            KeyReusedError: claimed with another body.
+            KeyInFlightError: claimed and not answered yet.
+        """
+        fresh = insert(keys).values(
+            user_id=user_id, key=key, request_hash=digest, claimed_at=naive(now)
+        )
+        dead = (keys.c.status.is_(None)) & (keys.c.claimed_at < naive(now - self._lease))
+        take = fresh.on_conflict_do_update(
+            index_elements=[keys.c.user_id, keys.c.key],
+            set_={"claimed_at": naive(now)},
+            where=dead & (keys.c.request_hash == digest),
+        ).returning(keys.c.key)
+        with self._engine.begin() as db:
+            if db.execute(take).first() is not None:
+                return None
+            row = db.execute(
+                sa.select(keys).where(keys.c.user_id == user_id, keys.c.key == key)
+            ).first()
+        if row is None:  # released between the two statements: the client may try again
+            raise KeyInFlightError("a request with this Idempotency-Key is in flight")
+        if row.request_hash != digest:
+            raise KeyReusedError("this Idempotency-Key was used with another body")
+        if row.status is None:
+            raise KeyInFlightError("a request with this Idempotency-Key is in flight")
+        return KeptAnswer(status=row.status, body=bytes(row.body))
+
+    def keep(self, user_id: int, key: str, answer: KeptAnswer, *, claimed: datetime) -> None:
+        """Keep the answer for the next request with this key."""
+        change = sa.update(keys).where(_mine(user_id, key, claimed))
+        with self._engine.begin() as db:
+            db.execute(change.values(status=answer.status, body=answer.body))
+
+    def release(self, user_id: int, key: str, *, claimed: datetime) -> None:
+        """Give an unanswered key back: a refused request uses up none."""
+        with self._engine.begin() as db:
+            db.execute(sa.delete(keys).where(_mine(user_id, key, claimed)))
+
+    def purge(self, *, before: datetime) -> int:
+        """Forget answers older than `before`; return how many."""
+        with self._engine.begin() as db:
+            return db.execute(sa.delete(keys).where(keys.c.claimed_at < naive(before))).rowcount
+
+
+def _mine(user_id: int, key: str, claimed: datetime) -> sa.ColumnElement[bool]:
+    """Match a claim that nobody has taken over since: a late finisher changes nothing."""
+    same = (keys.c.user_id == user_id) & (keys.c.key == key)
+    return same & keys.c.status.is_(None) & (keys.c.claimed_at == naive(claimed))
