@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
-from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFlags
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode, TraceFlags, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
@@ -157,10 +157,18 @@ class _State:
     """This process's tracer; ids are made and passed on before and without `configure`, too."""
 
     share = _Share(0.0)
-    provider = TracerProvider(
-        sampler=ParentBased(share), id_generator=_Ids(), shutdown_on_exit=False
-    )
-    tracer = provider.get_tracer("nozie")
+    # Made when first used: a provider costs every process forked after it 1 MB of pages.
+    provider: TracerProvider | None = None
+    tracer: Tracer | None = None
+
+
+def _tracer() -> Tracer:
+    if _State.tracer is None:
+        _State.provider = TracerProvider(
+            sampler=ParentBased(_State.share), id_generator=_Ids(), shutdown_on_exit=False
+        )
+        _State.tracer = _State.provider.get_tracer("nozie")
+    return _State.tracer
 
 
 def configure(properties: "Properties") -> None:
@@ -178,7 +186,7 @@ def configure(properties: "Properties") -> None:
     )
     endpoint = properties.text("management.zipkin.tracing.endpoint", "")
     _State.share = _Share(probability if enabled else 0.0)
-    old, _State.provider = (
+    old, fresh = (
         _State.provider,
         TracerProvider(
             sampler=ParentBased(_State.share),
@@ -190,14 +198,16 @@ def configure(properties: "Properties") -> None:
     if enabled and endpoint:
         port = properties.integer("server.port", 0)
         exporter = _Zipkin(endpoint, properties.application, port)
-        _State.provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
-    _State.tracer = _State.provider.get_tracer("nozie")
-    old.shutdown()
+        fresh.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
+    _State.provider, _State.tracer = fresh, fresh.get_tracer("nozie")
+    if old is not None:
+        old.shutdown()
 
 
 def flush() -> None:
     """Send what is waiting; a normal exit of the interpreter does it by itself."""
-    _State.provider.force_flush()
+    if _State.provider is not None:
+        _State.provider.force_flush()
 
 
 @contextmanager
@@ -220,7 +230,7 @@ def span(
     """
     token = _wanted.set(int(trace_id, 16) if trace_id else None)
     try:
-        started = _State.tracer.start_span(
+        started = _tracer().start_span(
             name, Context() if trace_id else parent, kind, attributes=attributes
         )
     finally:

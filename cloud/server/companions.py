@@ -165,7 +165,8 @@ class Companions:
         orders = Orders()
         threading.Thread(target=_guard, args=(orders, arbiter_pid), daemon=True).start()
         try:
-            begin_process(properties, companion.name)
+            # The registrar has no spans of its own, and no need of what sends them.
+            begin_process(properties, companion.name, traced=companion.name != REGISTRAR)
             companion.work(self._environment, orders)
         except Exception:
             log.exception("companion_failed", companion=companion.name)

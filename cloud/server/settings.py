@@ -91,11 +91,12 @@ def settings(properties: Properties) -> dict[str, Any]:
     }
 
 
-def begin_process(properties: Properties, process: str) -> None:
+def begin_process(properties: Properties, process: str, *, traced: bool = True) -> None:
     """Set up what does not survive a fork, in a worker or a companion."""
     logging.configure(properties, process)
     # Spans are sent by a thread, which a fork does not take along.
-    tracing.configure(properties)
+    if traced:
+        tracing.configure(properties)
 
 
 def clear_run_folder(properties: Properties) -> None:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from cloud.lean import without
+
+with without("opentelemetry.sdk.metrics"):  # the client's own metrics; ours are Prometheus'
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
 from cloud.config import Properties
 from cloud.errors import CloudError, UnavailableError

@@ -92,8 +92,9 @@ def environment(site: Site, house: str) -> dict[str, str]:
         # The checkout stays as it was cloned, and yet no start but the first compiles: it would
         # take seconds, and leave megabytes of holes.
         "PYTHONPYCACHEPREFIX": str(_BYTECODE),
-        # No docstrings in memory (docs/adr/0024-memory.md).
+        # No docstrings and columns of tracebacks in memory (docs/adr/0024-memory.md).
         "PYTHONOPTIMIZE": "2",
+        "PYTHONNODEBUGRANGES": "1",
     }
     if house == "gateway":
         settings["NOZIE_GATEWAY_COMPAT_PORT"] = str(site.ports["gateway-compat"])
