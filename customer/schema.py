@@ -69,6 +69,8 @@ def dump(customer: Customer, *, admin: bool, now: datetime) -> dict[str, Any]:
     details, membership = customer.details, customer.membership
     return {
         "id": customer.id,
+        # Ours: by it a neighbour knows whose record it is, whatever e-mail the record holds.
+        "userId": customer.user_id,
         "firebaseUid": customer.firebase_uid,
         "email": details.email,
         "fullName": details.full_name,

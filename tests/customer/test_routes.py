@@ -15,6 +15,7 @@ PATH = "/api/customers"
 BODY = {"email": "ann@example.org", "fullName": "Ann"}
 KEYS = [
     "id",
+    "userId",
     "firebaseUid",
     "email",
     "fullName",
