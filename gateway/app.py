@@ -15,6 +15,7 @@ from cloud.config import Environment
 from cloud.errors import CloudError, UnavailableError
 from gateway.exchange import Reply, message
 from gateway.handler import answer
+from gateway.routes import blueprint
 from gateway.settings import PREFIXES, Settings
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ def create_app(deps: Deps) -> Flask:
         app.add_url_rule(f"/fallback/{name}", name, _fallback(text), methods=_METHODS)
     checks = {"redis": _redis(deps.redis), "routes": _routes(deps.environment)}
     actuator.install(app, deps.environment, checks=checks, essential=["routes"])
+    app.register_blueprint(blueprint(deps.environment), url_prefix="/actuator/gateway")
     return app
 
 
@@ -96,8 +98,8 @@ def _redis(client: redis.Redis) -> actuator.Check:
 
 def _routes(environment: Environment) -> actuator.Check:
     def check() -> Mapping[str, Any]:
-        trees = (environment.properties.tree(f"{prefix}.routes") for prefix in PREFIXES)
-        count = max(map(len, trees))
+        tree = environment.properties.tree
+        count = max(len(tree(f"{prefix}.routes", lenient=True)) for prefix in PREFIXES)
         if not count:
             raise UnavailableError("no routes: the Config Server has not been heard")
         return {"count": count}

@@ -264,3 +264,4 @@ _FACTORIES: Mapping[str, Callable[[Mapping[str, Any], Clock], Predicate]] = {
     "RemoteAddr": _address("peer"),
     "XForwardedRemoteAddr": _address("client"),
 }
+NAMES = frozenset({*_FACTORIES, "Weight"})

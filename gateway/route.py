@@ -139,7 +139,7 @@ def definitions(
     properties: Properties, added: Sequence[Mapping[str, Any]] = (), services: Sequence[str] = ()
 ) -> list[Mapping[str, Any]]:
     """List all definitions as they were written, each with its id."""
-    tree = properties.tree(_prefix(properties))
+    tree = properties.tree(_prefix(properties), lenient=True)
     listed = [*_items(tree.get("routes")), *_by_id(tree.get("routes-map"))]
     given = [dict(item, id=item.get("id") or f"route-{at}") for at, item in enumerate(listed)]
     merged = {item["id"]: item for item in given} | {item["id"]: item for item in added}
@@ -154,10 +154,11 @@ def _by_id(tree: Any) -> list[Any]:
 
 
 def _prefix(properties: Properties) -> str:
-    found = (
-        p for p in PREFIXES for key in ("routes", "routes-map") if properties.tree(f"{p}.{key}")
-    )
-    return next(found, PREFIXES[0])
+    def holds(prefix: str) -> bool:
+        names = ("routes", "routes-map")
+        return any(properties.tree(f"{prefix}.{name}", lenient=True) for name in names)
+
+    return next(filter(holds, PREFIXES), PREFIXES[0])
 
 
 def _warn_of_old(properties: Properties) -> None:
@@ -179,7 +180,7 @@ def _located(properties: Properties, services: Sequence[str]) -> list[Mapping[st
 
     if not locates(properties):
         return []
-    own = properties.tree(spring_key(properties, _LOCATOR))
+    own = properties.tree(spring_key(properties, _LOCATOR), lenient=True)
     path, rest = "'/'+serviceId+'/**'", "'/'+serviceId+'/?(?<remaining>.*)'"
     rewrite = {"regexp": rest, "replacement": "'/${remaining}'"}
     predicates = own.get("predicates") or [{"name": "Path", "args": {"pattern": path}}]
@@ -245,7 +246,7 @@ class Reader:
     """Reads single routes among all that are given, for their defaults and weights."""
 
     def __init__(self, properties: Properties, given: Sequence[Mapping[str, Any]]) -> None:
-        tree = properties.tree(f"{_prefix(properties)}.default-filters")
+        tree = properties.tree(f"{_prefix(properties)}.default-filters", lenient=True)
         self._defaults = [define(item) for item in _items(tree)]
         self._weights = _weights(given)
         self._properties = properties

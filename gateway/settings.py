@@ -25,7 +25,9 @@ PREFIXES = (
 def spring_key(properties: Properties, name: str) -> str:
     """Name the key that is set, under whichever of Spring's prefixes; the newest when none is."""
     keys = [f"{prefix}.{name}" for prefix in PREFIXES]
-    return next((k for k in keys if properties.get(k) is not None or properties.tree(k)), keys[0])
+    tree = properties.tree
+    held = (k for k in keys if properties.get(k) is not None or tree(k, lenient=True))
+    return next(held, keys[0])
 
 
 def spring_option(properties: Properties, name: str) -> str | None:

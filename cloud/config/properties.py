@@ -275,10 +275,12 @@ class Properties:
             if not start or name.startswith((f"{start}.", f"{start}[")):
                 yield entry.key, names.elements(entry.key)[skip:]
 
-    def tree(self, prefix: str) -> Any:
+    def tree(self, prefix: str, *, lenient: bool = False) -> Any:
         """Return nested dicts and lists of text below the prefix, {} when there is nothing.
 
-        A value that has values below it (`url` and `url.timeout`) stands under the name "".
+        A value that has values below it (`url` and `url.timeout`) stands under the name "". When
+        `lenient`, a value that cannot be resolved stays as it is written, as Spring's binder
+        leaves it.
 
         Raises:
             ConfigurationError: a list has a gap.
@@ -294,8 +296,15 @@ class Properties:
             if isinstance(spot.get(path[-1]), dict):
                 spot = spot[path[-1]]
                 path = ("",)  # noqa: PLW2901 - the scalar beside its own subtree
-            spot[path[-1]] = self.get(key)
+            spot[path[-1]] = self._as_written(key) if lenient else self.get(key)
         return self._listed(root, prefix)
+
+    def _as_written(self, key: str) -> str | None:
+        try:
+            return self._resolved(key)
+        except ConfigurationError:
+            entry = self._find(key)
+            return entry.held.value if entry is not None else None
 
     def _listed(self, node: Any, path: str) -> Any:
         """Turn dicts with indexes for names into lists."""

@@ -10,9 +10,13 @@ from urllib.parse import unquote_to_bytes
 
 import structlog
 
-from gateway.exchange import Exchange, Reply, message
+from gateway.exchange import Exchange, Reply, TooLargeError, message
 
 log = structlog.get_logger(__name__)
+
+# The rest of what is local reads no body, and need not wait for one.
+_WITH_BODY = ("/actuator/", "/ops/")
+_MOST = 256 * 1024
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -30,7 +34,8 @@ class Local:
     async def forward(self, exchange: Exchange, path: str) -> Reply:
         """Answer as the local path does, whatever the method."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._call, _environ(exchange, path))
+        body = await _body(exchange) if path.startswith(_WITH_BODY) else b""
+        return await loop.run_in_executor(self._pool, self._call, _environ(exchange, path, body))
 
     def _call(self, environ: dict[str, Any]) -> Reply:
         head: list[Any] = []
@@ -62,7 +67,42 @@ class Local:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _environ(exchange: Exchange, path: str) -> dict[str, Any]:
+class _Whole:
+    """A sink that keeps it all: a small body for the application."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.body: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def send(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def finish(self) -> None:
+        if not self.body.done():
+            self.body.set_result(b"".join(self._parts))
+
+    def abort(self, error: Exception) -> None:
+        if not self.body.done():
+            self.body.set_exception(error)
+
+
+async def _body(exchange: Exchange) -> bytes:
+    """Read a body of at most `_MOST` bytes.
+
+    Raises:
+        TooLargeError: it is longer.
+    """
+    if exchange.body is None:
+        return b""
+    exchange.body.limit = _MOST
+    if (exchange.body.length or 0) > _MOST:
+        raise TooLargeError("Request body is too large")
+    whole = _Whole()
+    exchange.body.attach(whole)
+    return await whole.body
+
+
+def _environ(exchange: Exchange, path: str, body: bytes) -> dict[str, Any]:
     host, _, port = exchange.host.partition(":")
     environ = {
         "REQUEST_METHOD": exchange.method,
@@ -76,11 +116,14 @@ def _environ(exchange: Exchange, path: str) -> dict[str, Any]:
         "REMOTE_ADDR": exchange.client,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": exchange.scheme,
-        "wsgi.input": io.BytesIO(),
+        "wsgi.input": io.BytesIO(body),
+        "CONTENT_LENGTH": str(len(body)),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
+        # Verified; no header can set what is no `HTTP_…`.
+        "nozie.principal": exchange.principal,
     }
     for name, value in exchange.headers:
         if not name.startswith((b"x-forwarded-", b"forwarded")):

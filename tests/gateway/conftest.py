@@ -206,9 +206,16 @@ class Upstream:
 class Gateway:
     """A gunicorn of our own; `say` speaks raw HTTP to it."""
 
-    def __init__(self, changes: dict[str, object], *options: str, workers: int = 2) -> None:
+    def __init__(
+        self,
+        changes: dict[str, object],
+        *options: str,
+        workers: int = 2,
+        tree: dict[str, object] | None = None,
+    ) -> None:
         self.port = free_port()
-        tree = yaml.safe_load((ROOT / "deploy" / "config" / "api-gateway.yml").read_text())
+        served = (ROOT / "deploy" / "config" / "api-gateway.yml").read_text()
+        tree = yaml.safe_load(served) if tree is None else tree
         flat = {
             "server.port": self.port,
             "spring.config.import": "",
