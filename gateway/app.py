@@ -15,6 +15,7 @@ from cloud.config import Environment
 from cloud.errors import CloudError, UnavailableError
 from gateway.exchange import Reply, message
 from gateway.handler import answer
+from gateway.pages import docs, ops
 from gateway.routes import blueprint
 from gateway.settings import PREFIXES, Settings
 
@@ -51,7 +52,7 @@ def connect(environment: Environment) -> Deps:
 
 def create_app(deps: Deps) -> Flask:
     """Build the application."""
-    app = Flask("gateway", static_folder=None)
+    app = Flask("gateway", static_folder=None, template_folder="pages/templates")
     app.extensions["environment"] = deps.environment
     app.extensions["deps"] = deps
     app.register_error_handler(Exception, _failed)
@@ -59,6 +60,8 @@ def create_app(deps: Deps) -> Flask:
         app.add_url_rule(f"/fallback/{name}", name, _fallback(text), methods=_METHODS)
     checks = {"redis": _redis(deps.redis), "routes": _routes(deps.environment)}
     actuator.install(app, deps.environment, checks=checks, essential=["routes"])
+    app.register_blueprint(docs.blueprint(deps.environment))
+    app.register_blueprint(ops.blueprint(deps.environment, deps.redis))
     app.register_blueprint(blueprint(deps.environment), url_prefix="/actuator/gateway")
     return app
 

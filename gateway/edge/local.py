@@ -129,6 +129,8 @@ def _environ(exchange: Exchange, path: str, body: bytes) -> dict[str, Any]:
         if not name.startswith((b"x-forwarded-", b"forwarded")):
             key = f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}"
             environ[key] = value.decode("latin-1")
+    # CGI names this one without the prefix (RFC 3875 section 4.1.3).
+    environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
     if exchange.host:
         environ["HTTP_HOST"] = exchange.host
     return environ

@@ -1,5 +1,6 @@
 """The order of work: what every request passes before the first route that matches may have it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -62,6 +63,11 @@ _STATUS: Sequence[tuple[type[CloudError], int]] = (
     (DeadlineError, 504),
 )
 _OWN_LIMIT = "RequestSize"
+
+# Where the operator's page keeps his token: a browser sends no bearer token by itself.
+COOKIE = "nozie-ops"
+_OPS = re.compile("/ops(?:/|$)")
+_KEPT_TOKEN = re.compile(rb"(?:^|;\s*)nozie-ops=([\w\-.]+)(?:;|$)")
 _MOVES = frozenset({"StripPrefix", "PrefixPath", "SetPath", "RewritePath"})
 _MOST_FORWARDS = 3
 
@@ -285,6 +291,8 @@ class Gateway:
             # A service's own path in disguise: what holds for the one holds for the other.
             behind = exchange.path.removeprefix(found[0].located) or "/"
             access = rules.access.of(exchange.method, behind)
+        if found is None and exchange.authorization is None and _OPS.match(exchange.path):
+            exchange.authorization = _kept_token(exchange)
         identity = self._identify(exchange, rules, needed=found is not None and not access.public)
         if found is not None and access.roles and identity is None:
             raise UnauthenticatedError("Authorization header is missing")
@@ -320,6 +328,12 @@ class Gateway:
             if needed:
                 raise
             return None
+
+
+def _kept_token(exchange: Exchange) -> bytes | None:
+    """Read the cookie of the operator's page, which no route ever sees, as a bearer token."""
+    found = _KEPT_TOKEN.search(exchange.header(b"cookie") or b"")
+    return b"Bearer " + found[1] if found else None
 
 
 def answer(error: CloudError) -> Reply:
