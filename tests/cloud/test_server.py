@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,10 +64,12 @@ class House:
             pids = [int(pid) for pid in path.read_text().split()]
         except FileNotFoundError:
             return {}
-        found = {pid: Path(f"/proc/{pid}/cmdline") for pid in pids}
-        return {
-            pid: file.read_text().split("\0")[0] for pid, file in found.items() if file.exists()
-        }
+        found = {}
+        for pid in pids:
+            # Some end while they are looked at.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
+        return found
 
     def pids(self, name: str) -> set[int]:
         return {pid for pid, title in self.children().items() if f"gunicorn: {name} " in title}
