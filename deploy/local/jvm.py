@@ -67,7 +67,7 @@ def config(site: Site) -> Program:
 
 
 def gateway(site: Site) -> Program:
-    """Describe the stock Spring Cloud Gateway: ours is compared with it, nothing runs through it."""
+    """Describe the stock Spring Cloud Gateway; ours is compared with it, nothing else uses it."""
     return Program(
         name="spring-gateway",
         tier=5,
