@@ -14,6 +14,7 @@ class Settings:
         trust_payment_events: act on a payment event without the word that the payment succeeded;
             right only where no JVM payment-service runs that tells of created payments.
         prefetch: deliveries that a consumer holds at once.
+        consumers: threads that take payment events: one parses while another's write is under way.
         batch: payment events that are stored in one write.
         seen_for: how long Redis remembers that a notification was pushed.
         ownership_kept: how long an answer of customer-service about ownership is believed.
@@ -28,6 +29,7 @@ class Settings:
 
     trust_payment_events: bool
     prefetch: int
+    consumers: int
     batch: int
     seen_for: timedelta
     ownership_kept: timedelta
@@ -48,6 +50,7 @@ class Settings:
                 "nozie.events.trust-payment-events", default=False
             ),
             prefetch=properties.integer(f"{own}.prefetch", 400, minimum=1, maximum=65535),
+            consumers=properties.integer(f"{own}.consumers", 2, minimum=1, maximum=16),
             batch=properties.integer(f"{own}.batch", 200, minimum=1),
             seen_for=properties.duration(f"{own}.seen-for", timedelta(days=7)),
             ownership_kept=properties.duration(f"{own}.ownership-kept", timedelta(seconds=30)),

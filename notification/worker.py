@@ -62,10 +62,11 @@ def consumer(environment: Environment, stop: Event) -> None:
             "handle": partial(consumers.on_letter, deps=deps),
             "prefetch": 10,
         }
-    with ThreadPoolExecutor(len(handlers), "consumer") as threads:
+    payments, *others = handlers
+    with ThreadPoolExecutor(len(others) + deps.settings.consumers, "consumer") as threads:
         running = [
-            threads.submit(_consume, settings, queue, options, stop)
-            for queue, options in handlers.items()
+            threads.submit(_consume, settings, queue, handlers[queue], stop)
+            for queue in (*others, *[payments] * deps.settings.consumers)
         ]
     for one in running:
         one.result()

@@ -109,6 +109,9 @@ class Fcm:
             return
         self._judge(answer)
 
+    def close(self) -> None:
+        self._http.close()
+
     def _judge(self, answer: requests.Response) -> None:
         """Raise what the error means (REST reference, ErrorCode)."""
         code, status = _error_code(answer), answer.status_code

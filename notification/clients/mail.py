@@ -1,20 +1,22 @@
 """Mail over SMTP (RFC 5321), by `mail.*` or, as a JVM mail client reads it, `spring.mail.*`."""
 
 import hashlib
+import re
 import smtplib
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from email.errors import MessageError
 from email.message import EmailMessage
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Final
 
 from cloud.config import Properties
 from notification.domain import Letter, LostAddressError, RefusedLetterError
 
-_PERMANENT = range(500, 600)
+_PERMANENT: Final = range(500, 600)
+# One address and nothing beside it: no list, no name, no header after it.
+_ADDRESS: Final = re.compile(r"[^\s@<>()\[\],;:\"\\]+@[^\s@<>(),;:\"\\]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +120,17 @@ class Mail:
         return server
 
     def _message(self, letter: Letter, address: str, words: Mapping[str, str]) -> EmailMessage:
+        if not _ADDRESS.fullmatch(address):
+            raise LostAddressError("no mail address")
         message = EmailMessage()
-        try:
-            message["Subject"] = " ".join(words["subject"].split())
-            message["From"] = self._settings.sender
-            message["To"] = address
-        except (MessageError, ValueError, IndexError) as error:
-            raise LostAddressError("no mail address") from error
+        # On one line, whatever was filled into it: a second one would be a header.
+        message["Subject"] = " ".join(words["subject"].split())
+        message["From"] = self._settings.sender
+        message["To"] = address
         message["Date"] = formatdate(letter.written_at.timestamp())
         # The same for a repetition, so that a mailbox can show it once.
         digest = hashlib.sha256(f"{letter.key}:{address}".encode()).hexdigest()[:32]
-        message["Message-ID"] = f"<{digest}@{self._settings.sender.rpartition('@')[2]}>"
+        message["Message-ID"] = f"<{digest}@{self._settings.sender.rpartition('@')[2].rstrip('>')}>"
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(words["text"])
         message.add_alternative(words["html"], subtype="html")

@@ -58,7 +58,7 @@ class MongoNotifications:
 
         The unique index decides, so two consumers with one event store one notification.
         """
-        documents = [_document(draft, now) for draft in drafts]
+        documents = [document(draft, now) for draft in drafts]
         doubles = self._insert(documents)
         found = self._by_key([documents[index]["dedup_key"] for index in doubles])
         for index in doubles:
@@ -179,7 +179,8 @@ def _key(notification_id: NotificationId) -> ObjectId | None:
         return None
 
 
-def _document(draft: Draft, now: datetime) -> Document:
+def document(draft: Draft, now: datetime) -> Document:
+    """Spell a draft as the collection keeps it, without an id."""
     fields: Document = {
         "user_id": None if draft.user_id is None else Int64(draft.user_id),
         "customer_id": None if draft.customer_id is None else Int64(draft.customer_id),

@@ -1,0 +1,90 @@
+"""From an event to a mailbox over the real broker; a dead channel hurts nothing beside it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cloud.config import Properties
+from cloud.testing import properties
+from tests.notification.test_channels import MailServer, mail_server, mail_settings  # noqa: F401
+from tests.notification.test_consumers import (
+    channel,  # noqa: F401 - a fixture
+    consuming,
+    publish,
+    stored,  # noqa: F401 - a fixture
+    until,
+)
+
+
+@pytest.fixture
+def on_broker(settings, amqp, mail_server) -> Properties:  # noqa: F811
+    values = {**settings, **amqp, **mail_settings(mail_server.port)}
+    return properties("notification-service", values)
+
+
+@pytest.fixture
+def told(on_broker, channel) -> Iterator[Any]:  # noqa: F811
+    def tell(exchange: str, key: str, **body: Any) -> None:
+        channel.basic_publish(exchange, key, json.dumps(body).encode())
+
+    with consuming(on_broker):
+        until(lambda: publish(channel, 1, headers={"x-payment-status": "succeeded"}))
+        yield tell
+
+
+def subjects(server: MailServer) -> list[str]:
+    return [mail["Subject"] for mail in server.mails]
+
+
+def test_a_receipt_a_welcome_and_a_requested_mail_arrive(told, mail_server, stored):  # noqa: F811
+    until(lambda: "Your receipt from Nozie" in subjects(mail_server))
+    until(lambda: publish_all_known(told))
+    until(lambda: len(mail_server.mails) == 3)
+    assert sorted(mail["To"] for mail in mail_server.mails) == [
+        "ann@example.org",
+        "ann@example.org",
+        "carl@example.org",
+    ]
+    assert len(stored()) == 2, "the payment and the welcome; a password is nobody's news"
+
+
+def publish_all_known(told) -> bool:
+    told(
+        "identity.exchange",
+        "user.created",
+        userId=5,
+        username="carl",
+        email="carl@example.org",
+    )
+    told(
+        "notification.exchange",
+        "notification.requested",
+        userId=7,
+        channel="email",
+        template="password-reset",
+        to="ann@example.org",
+        params={"code": "123456"},
+        dedupKey="reset:1",
+    )
+    return True
+
+
+def test_a_dead_mail_server_hurts_nobody_and_the_mail_comes_later(
+    told,
+    mail_server,  # noqa: F811
+    channel,  # noqa: F811
+    stored,  # noqa: F811
+):
+    until(lambda: len(mail_server.mails) == 1)
+    mail_server.on_data = "451 not now"
+    publish(channel, 2, headers={"x-payment-status": "succeeded"})
+    until(lambda: len(stored()) == 2)
+    waiting = "notification.email.queue.retry.1"
+    until(lambda: channel.queue_declare(waiting, passive=True).method.message_count == 1)
+    publish(channel, 3, headers={"x-payment-status": "succeeded"})
+    until(lambda: len(stored()) == 3)
+    mail_server.on_data = "250 OK"
+    until(lambda: len(mail_server.mails) == 3)
+    assert len({mail["Message-ID"] for mail in mail_server.mails}) == 3
