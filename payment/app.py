@@ -8,6 +8,7 @@ from flask import Flask
 from sqlalchemy import Engine
 
 from cloud import actuator, security, web
+from cloud.breaker import Breakers
 from cloud.client import ServiceClient
 from cloud.clock import utc_now
 from cloud.config import Environment
@@ -54,11 +55,16 @@ def create_app(environment: Environment) -> Flask:
     return app
 
 
-def provider(_environment: Environment, settings: Settings, engine: Engine) -> Provider | None:
+def provider(environment: Environment, settings: Settings, engine: Engine) -> Provider | None:
     """Build who collects the money; None when nobody is configured."""
     if settings.provider == "sandbox":
         return Sandbox(engine, settings.sandbox_delay, settings.sandbox_method)
-    return None
+    if settings.stripe is None:
+        return None
+    # Its library is large: only who has an account pays for it in memory.
+    from payment.clients.stripe import Stripe  # noqa: PLC0415
+
+    return Stripe(settings.stripe, Breakers(environment.properties).get("stripe"))
 
 
 def _voucher(secret: str, user_id: UserId) -> str:

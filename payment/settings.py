@@ -101,7 +101,7 @@ class Settings:
 
 def _provider(properties: Properties) -> str:
     key = f"{_PREFIX}.provider"
-    provider = properties.text(key, "none")
+    provider = properties.text(key, "stripe")
     if provider not in {"stripe", "sandbox", "none"}:
         raise ConfigurationError(
             f"{key} ({properties.origin(key)}) must be stripe, sandbox or none"

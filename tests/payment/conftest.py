@@ -1,7 +1,10 @@
 """Payment on a real PostgreSQL, with a catalogue and customer records that answer over HTTP."""
 
+import socket
+import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +18,9 @@ from cloud.stores import postgres
 from cloud.testing import SECRET, properties
 from payment.deps import Deps
 from payment.domain import Outcome, Status, TransactionId, Verdict
+from tests.payment.desk import Desk, stripe_mock
 
+WEBHOOK_SECRET = "whsec_of_tests"
 CUSTOMERS: dict[int, dict[str, Any]] = {
     1: {"id": 1, "email": "ann@example.org", "userId": 7},
     2: {"id": 2, "email": "bob@example.org", "userId": 8},
@@ -33,8 +38,26 @@ MOVIES = {
     "cheap": {"name": "Cheap", "price": 4.99, "accessType": "RENTAL"},
     "other": {"name": "Other", "price": 1.5, "accessType": "RENTAL"},
     "free": {"name": "Free", "price": 0, "accessType": "FREE"},
+    "yen": {"name": "Yen", "price": 500, "accessType": "RENTAL"},
     "strange": {"price": "much", "accessType": "RENTAL"},
 }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def eventually(read: Callable[[], Any], wanted: object, seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while (found := read()) != wanted:
+        assert time.monotonic() < deadline, f"{found!r} never became {wanted!r}"
+        threading.Event().wait(0.02)
 
 
 class Neighbours:
@@ -125,6 +148,26 @@ def neighbours() -> Iterator[Neighbours]:
     running.close()
 
 
+@pytest.fixture(scope="session")
+def stripe_mock_url() -> Iterator[str]:
+    """The real stripe-mock, on a port of its own."""
+    port = free_port()
+    program = [str(stripe_mock()), "-http-addr", f"127.0.0.1:{port}"]
+    with subprocess.Popen(  # noqa: S603 - a fixed program
+        program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as mock:
+        eventually(lambda: is_open(port), wanted=True)
+        yield f"http://127.0.0.1:{port}"
+        mock.terminate()
+
+
+@pytest.fixture
+def desk(stripe_mock_url: str) -> Iterator[Desk]:
+    running = Desk(stripe_mock_url)
+    yield running
+    running.close()
+
+
 @pytest.fixture
 def settings(database: dict[str, str], neighbours: Neighbours) -> Properties:
     simple = "spring.cloud.discovery.client.simple.instances"
@@ -137,6 +180,9 @@ def settings(database: dict[str, str], neighbours: Neighbours) -> Properties:
             "eureka.client.enabled": "false",
             "nozie.payment.provider": "sandbox",
             "nozie.payment.sandbox.delay": "0ms",
+            "stripe.webhook-secret": WEBHOOK_SECRET,
+            "nozie.plans.monthly.price": "9.99",
+            "nozie.plans.monthly.length": "30d",
         },
     )
 
@@ -147,6 +193,13 @@ def engine(settings: Properties) -> Iterator[Any]:
     postgres.migrate(made, "payment")
     yield made
     made.dispose()
+
+
+def changed(settings: Properties, **values: str) -> Environment:
+    """Build the same environment with some properties changed; `__` stands for a dot."""
+    before = {key: settings.text(key) for key in settings.sources[0].values}
+    after = {name.replace("__", ".").replace("_", "-"): value for name, value in values.items()}
+    return Environment(properties("payment-service", before | after))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 import json
 import threading
-import time
 from contextlib import contextmanager
 
 import pika
@@ -10,6 +9,7 @@ from cloud.config import Environment
 from cloud.testing import bearer, properties
 from payment import worker
 from payment.app import create_app
+from tests.payment.conftest import eventually
 
 pytestmark = pytest.mark.estate
 
@@ -28,13 +28,6 @@ def running(environment, *names):
     stop.set()
     for thread in threads:
         thread.join(10)
-
-
-def eventually(read, wanted, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while (found := read()) != wanted:
-        assert time.monotonic() < deadline, f"{found!r} never became {wanted!r}"
-        threading.Event().wait(0.02)
 
 
 @pytest.fixture
