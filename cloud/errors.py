@@ -1,7 +1,7 @@
 """Failures by meaning. A house subclasses them in its domain; `cloud.web` alone knows their status.
 
     CloudError
-     ├─ ConfigurationError      the process must not start: names key, source and reason, never a value
+     ├─ ConfigurationError      the process must not start: key, source, reason; no value
      ├─ InvalidError            400, with a reason per field where there is one
      ├─ UnauthenticatedError    401
      ├─ DeclinedError           402
