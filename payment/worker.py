@@ -16,7 +16,7 @@ from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.messaging import RabbitSettings, rabbit
 from cloud.messaging.relay import Relay
-from cloud.server.companions import together
+from cloud.server.companions import alone, together
 from cloud.stores import postgres
 from payment import service
 from payment.app import provider
@@ -48,6 +48,7 @@ def relay(environment: Environment, stop: Event) -> None:
     """Carry events from the outbox to RabbitMQ."""
     properties = environment.properties
     engine = postgres.engine(properties)
+    _await_tables(engine, stop)
     settings = RabbitSettings.of(properties)
     Relay(engine, messages, settings, properties.application, _TOPOLOGY).run(stop)
 
@@ -77,6 +78,7 @@ def clerk(environment: Environment, stop: Event) -> None:
     """
     settings = Settings.of(environment.properties)
     engine = postgres.engine(environment.properties)
+    _await_tables(engine, stop)
     collector = provider(environment, settings, engine)
     transactions, database = SqlTransactions(engine), rabbit.Outage("database")
     rounds = _Rounds(settings, engine, collector, transactions)
@@ -89,6 +91,18 @@ def clerk(environment: Environment, stop: Event) -> None:
                         tell(collector, transactions)
                     rounds.make()
                     wait(_until(collector).total_seconds())
+        except UnavailableError as error:
+            database.away(error, stop)
+
+
+def _await_tables(engine: Engine, stop: Event) -> None:
+    """Wait for the database, and for its tables, which `prepare` makes."""
+    database = rabbit.Outage("database")
+    while not stop.is_set():
+        try:
+            if postgres.migrated(engine, "payment"):
+                return
+            stop.wait(_LOOK_AROUND.total_seconds())
         except UnavailableError as error:
             database.away(error, stop)
 
@@ -156,3 +170,6 @@ def _until(collector: service.Provider | None) -> timedelta:
 COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {
     "custodian": together(relay, clerk),
 }
+
+if __name__ == "__main__":
+    alone("payment", {**COMPANIONS, "relay": relay, "clerk": clerk})

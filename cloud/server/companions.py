@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +22,7 @@ import structlog
 from gunicorn.arbiter import Arbiter
 from prometheus_client import multiprocess
 
-from cloud.config import Environment
+from cloud.config import Environment, environment
 from cloud.eureka import folder
 from cloud.server.settings import begin_process
 
@@ -239,6 +239,23 @@ def together(
             one.result()
 
     return run
+
+
+def alone(
+    house: str, companions: Mapping[str, Callable[[Environment, threading.Event], None]]
+) -> None:
+    """Run the companion that the command line names, without an arbiter, until SIGTERM or Ctrl-C.
+
+    Raises:
+        SystemExit: the house has no such companion.
+    """
+    if len(sys.argv) != 2 or sys.argv[1] not in companions:  # noqa: PLR2004 - program and name
+        raise SystemExit(f"usage: python -m {house}.worker {{{','.join(companions)}}}")
+    own, stop = environment(house), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    begin_process(own.properties, sys.argv[1])
+    companions[sys.argv[1]](own, stop)
 
 
 def _guard(orders: Orders, arbiter_pid: int) -> None:

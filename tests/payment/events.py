@@ -10,8 +10,9 @@ from payment.schema import sign
 SECRET = "whsec_of_tests"
 
 
-def event(transaction_id: object, intent: str, kind: str = "succeeded", **change: Any) -> bytes:
-    """Write an event about an intent; `change` replaces fields of the intent."""
+def event(made: tuple[object, str], kind: str = "succeeded", **change: Any) -> bytes:
+    """Write an event about a payment and its intent; `change` replaces fields of the intent."""
+    transaction_id, intent = made
     about = {
         "id": intent,
         "object": "payment_intent",

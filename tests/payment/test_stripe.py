@@ -249,7 +249,7 @@ def test_what_was_refunded_at_stripes_own_desk_counts_as_refunded(client, desk):
 def test_our_signature_is_stripes_and_stripes_is_ours(client):
     """Stripe's own library believes what we sign; what it signs we believe."""
     made = started(client)
-    raw = event(made["transactionId"], "pi_1")
+    raw = event((made["transactionId"], "pi_1"))
     ours = sign(raw, "whsec_of_tests", now=utc_now())
     assert stripe.Webhook.construct_event(raw, ours, "whsec_of_tests").type == (
         "payment_intent.succeeded"

@@ -1,15 +1,22 @@
 import json
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 
 import pika
 import pytest
 
+from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.testing import bearer, properties
 from payment import worker
 from payment.app import create_app
-from tests.payment.conftest import eventually
+from payment.settings import Settings
+from payment.store import SqlTransactions
+from tests.payment.conftest import changed, eventually
 
 pytestmark = pytest.mark.estate
 
@@ -99,3 +106,150 @@ def test_the_broker_may_be_away(client, environment, channel):
     with running(environment, "relay"):
         queue = "payment.notification.queue"
         eventually(lambda: channel.queue_declare(queue, passive=True).method.message_count, 1)
+
+
+def refund(client, made):
+    path = f"/api/payments/transaction/{made}/refund"
+    return client.post(path, headers=bearer(9, "ADMIN")).status_code
+
+
+def test_a_refund_follows_its_payment(client, environment, channel):
+    """In the order of their commits, also when the broker comes late."""
+    made = pay(client)
+    with running(environment, "clerk"):
+        eventually(lambda: status(client, made), "succeeded")
+    assert refund(client, made) == 200
+    channel.queue_declare("all")
+    channel.exchange_declare("payment-exchange", "topic", durable=True)
+    channel.queue_bind("all", "payment-exchange", "#")
+    with running(environment, "relay"):
+        eventually(lambda: channel.queue_declare("all", passive=True).method.message_count, 2)
+    told = [channel.basic_get("all", auto_ack=True) for _ in range(2)]
+    assert [one[0].routing_key for one in told] == ["payment.succeeded", "payment.refunded"]
+    assert [one[1].headers["x-payment-status"] for one in told] == ["succeeded", "refunded"]
+    assert told[0][2] == told[1][2]
+    assert "__TypeId__" not in told[1][1].headers
+
+
+def test_the_clerk_finds_out_what_no_event_told(settings, engine, amqp):
+    """The provider has charged, but neither its answer nor its event arrives."""
+    own = changed(settings, nozie__payment__reconcile_after="200ms")
+    client = create_app(own).test_client()
+    body = {"movieId": "rented", "amount": 4.99, "paymentMethodId": "pm_card_timeout"}
+    assert client.post("/payments/process", json=body, headers=bearer()).status_code == 503
+    made = client.get("/api/payments", headers=bearer()).get_json()["data"][0]["id"]
+    assert status(client, made) == "pending"
+    with running(own, "clerk"):
+        eventually(lambda: status(client, made), "succeeded")
+
+
+def test_the_clerk_gives_up_what_nobody_confirms(settings, engine):
+    own = changed(
+        settings,
+        nozie__payment__reconcile_after="100ms",
+        nozie__payment__give_up="200ms",
+        nozie__payment__sandbox__method="pm_card_authenticationRequired",
+    )
+    client = create_app(own).test_client()
+    made = pay(client)
+    with running(own, "clerk"):
+        eventually(lambda: status(client, made), "canceled")
+
+
+def test_the_sandboxs_buyer_may_use_a_card_that_is_declined(settings, engine):
+    own = changed(settings, nozie__payment__sandbox__method="pm_card_chargeDeclined")
+    client = create_app(own).test_client()
+    made = pay(client)
+    with running(own, "clerk"):
+        eventually(lambda: status(client, made), "failed")
+
+
+def test_rows_of_a_jvm_service_are_not_asked_about(settings, engine):
+    with engine.begin() as db:
+        made = db.exec_driver_sql(
+            "INSERT INTO transactions (customer_id, movie_id, amount, status, created_at)"
+            " VALUES (1, 'm', 4.99, 'pending', '2020-01-01') RETURNING id"
+        ).scalar_one()
+    assert (
+        SqlTransactions(engine).claim_pending(
+            older_than=utc_now(), unseen_since=utc_now(), now=utc_now()
+        )
+        == []
+    )
+    assert made
+
+
+def test_a_pending_payment_is_asked_about_by_one_clerk(environment, client, engine):
+    made = pay(client)
+    later = utc_now() + timedelta(hours=1)
+
+    def claim(_):
+        found = SqlTransactions(engine).claim_pending(
+            older_than=later, unseen_since=later - timedelta(minutes=1), now=later
+        )
+        return [one.id for one in found]
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = [one for each in pool.map(claim, range(8)) for one in each]
+    assert claimed == [made]
+
+
+def test_what_is_old_is_forgotten(environment, client, engine):
+    pay(client, {"Idempotency-Key": "k"})
+    client.post("/create-payment", json={"userId": "7", "movieId": "cheap", "amount": 4.99})
+    settings = Settings.of(environment.properties)
+    worker.tell(create_app(environment).extensions["deps"].provider, SqlTransactions(engine))
+    tables = ("idempotency_keys", "checkout_limits", "provider_events", "sandbox_intents")
+
+    def rows():
+        with engine.connect() as db:
+            return [
+                db.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()  # noqa: S608
+                for table in tables
+            ]
+
+    before = rows()
+    assert min(before) > 0
+    worker.purge(engine, settings, now=utc_now() + timedelta(hours=47))
+    assert rows() == before
+    worker.purge(engine, settings, now=utc_now() + timedelta(days=31))
+    assert rows() == [0, 0, 0, 0]
+
+
+def test_a_companion_runs_alone(environment, client, channel):
+    """`python -m payment.worker relay`, ended by SIGTERM."""
+    listen_as_a_jvm_neighbour(channel)
+    made = pay(client)
+    with running(environment, "clerk"):
+        eventually(lambda: status(client, made), "succeeded")
+    properties_ = environment.properties
+    values = {key: properties_.text(key) for key in properties_.sources[0].values}
+    own = {
+        "PATH": "/usr/bin:/bin",
+        "SPRING_APPLICATION_JSON": json.dumps(values),
+        "SPRING_PROFILES_ACTIVE": "test",
+        "SPRING_CLOUD_CONFIG_ENABLED": "false",
+    }
+    program = [sys.executable, "-m", "payment.worker", "relay"]
+    with subprocess.Popen(program, env=own, stdout=subprocess.DEVNULL) as alone:  # noqa: S603
+        queue = "payment.notification.queue"
+        eventually(lambda: channel.queue_declare(queue, passive=True).method.message_count, 1)
+        alone.terminate()
+        assert alone.wait(15) == 0
+
+
+def test_a_companion_that_does_not_exist_is_told_so():
+    program = [sys.executable, "-m", "payment.worker", "nobody"]
+    run = subprocess.run(program, capture_output=True, text=True, check=False)  # noqa: S603
+    assert run.returncode == 1
+    assert run.stderr == "usage: python -m payment.worker {custodian,relay,clerk}\n"
+
+
+def test_a_companion_waits_for_its_tables(database, settings):
+    """It may be started before `prepare` has made them."""
+    own = Environment(settings)
+    with running(own, "clerk"):
+        worker.prepare(own)
+        client = create_app(own).test_client()
+        made = pay(client)
+        eventually(lambda: status(client, made), "succeeded")
