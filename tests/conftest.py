@@ -124,7 +124,7 @@ def mongo_uri(server) -> Iterator[str]:
     address = server("NOZIE_TEST_MONGO", "mongo")
     uri = f"mongodb://{address}/{name}?directConnection=true&w=1&journal=true"
     yield uri
-    client: pymongo.MongoClient = pymongo.MongoClient(uri)
+    client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(uri)
     client.drop_database(name)
     client.close()
 
