@@ -50,7 +50,7 @@ class Settings:
                 "nozie.events.trust-payment-events", default=False
             ),
             prefetch=properties.integer(f"{own}.prefetch", 400, minimum=1, maximum=65535),
-            consumers=properties.integer(f"{own}.consumers", 2, minimum=1, maximum=16),
+            consumers=properties.integer(f"{own}.consumers", 3, minimum=1, maximum=16),
             batch=properties.integer(f"{own}.batch", 200, minimum=1),
             seen_for=properties.duration(f"{own}.seen-for", timedelta(days=7)),
             ownership_kept=properties.duration(f"{own}.ownership-kept", timedelta(seconds=30)),
