@@ -12,7 +12,7 @@ from flask import Flask, Response, g, request
 from opentelemetry.trace import SpanKind, StatusCode
 
 from cloud import tracing
-from cloud.web import metrics
+from cloud.metrics import METHODS, count_lines, http_server_requests, outcome
 from cloud.web.settings import settings
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ _SERVER_FAULT = 500
 
 def install(app: Flask) -> None:
     """Observe every request of `app`; the first hook in and the last one out."""
-    metrics.count_lines()
+    count_lines()
     app.before_request(_begin)
     app.after_request(_end)
     app.teardown_request(_close)
@@ -73,7 +73,10 @@ def _end(response: Response) -> Response:
     if request.method == "OPTIONS":
         response.headers.pop("Content-Type", None)  # Flask's own answer, without a body
     _allow_origin(response)
-    metrics.observe(request.method, route, status, g.get("failure"), took)
+    kind = g.get("failure") or "none"
+    method = request.method if request.method in METHODS else "UNKNOWN"
+    labels = (kind, kind, method, outcome(status), str(status), route)
+    http_server_requests.add(labels, 1, took, took)
     g.span.set_attribute("http.response.status_code", status)
     if status >= _SERVER_FAULT:
         g.span.set_status(StatusCode.ERROR)

@@ -2,54 +2,20 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from time import monotonic, time
+from time import time
 
-from prometheus_client import Counter, Gauge, Summary
+from prometheus_client import Counter, Gauge
 
 from cloud import logging
 from cloud.breaker import CircuitBreaker, State
+from cloud.metrics import Timer, count_lines, http_server_requests, outcome
 from gateway.exchange import Exchange
 
-_OUTCOMES = ("INFORMATIONAL", "SUCCESS", "REDIRECTION", "CLIENT_ERROR", "SERVER_ERROR")
-_WINDOW_S = 60
 # Written at once; many more would make other requests wait noticeably.
 _LINES = 32
 _ROUTE = ("routeId", "routeUri", "outcome", "status", "httpStatusCode", "httpMethod")
-_SERVER = ("error", "exception", "method", "outcome", "status", "uri")
 
-Labels = tuple[str, ...]
-
-
-class _Timer:
-    """A Micrometer timer: count and sum, and the slowest of the last one to two minutes."""
-
-    def __init__(self, name: str, text: str, labels: Labels) -> None:
-        self._summary = Summary(name, text, labels)
-        self._slowest = Gauge(f"{name}_max", text, labels, multiprocess_mode="livemax")
-        self._now: dict[Labels, float] = {}
-        self._before: dict[Labels, float] = {}
-
-    def add(self, labels: Labels, count: int, total_s: float, slowest_s: float) -> None:
-        child = self._summary.labels(*labels)
-        # The library observes one value at a time, which is what batches are to avoid.
-        child._count.inc(count)  # noqa: SLF001
-        child._sum.inc(total_s)  # noqa: SLF001
-        self._now[labels] = peak = max(slowest_s, self._now.get(labels, 0.0))
-        self._slowest.labels(*labels).set(max(peak, self._before.get(labels, 0.0)))
-
-    def turn(self) -> None:
-        gone = self._before.keys() - self._now.keys()
-        self._before, self._now = self._now, {}
-        for labels in gone:
-            self._slowest.labels(*labels).set(0)
-        for labels, peak in self._before.items():
-            self._slowest.labels(*labels).set(peak)
-
-
-_gateway = _Timer("spring_cloud_gateway_requests_seconds", "Time of a routed request", _ROUTE)
-_server = _Timer(
-    "http_server_requests_seconds", "Time of a request until its answer ended", _SERVER
-)
+_gateway = Timer("spring_cloud_gateway_requests_seconds", "Time of a routed request", _ROUTE)
 _state = Gauge(
     "resilience4j_circuitbreaker_state",
     "1 for the state that a breaker is in",
@@ -69,10 +35,10 @@ class Observed:
     """One worker's notes; `note` costs a dictionary look-up, `flush` does the rest."""
 
     def __init__(self) -> None:
+        count_lines()
         self._times: dict[tuple[str, str, int], list[float]] = {}
         self._lines: list[tuple[float, Exchange, int, float]] = []
         self._refusals: dict[str, int] = {}
-        self._turned = monotonic()
 
     def note(self, exchange: Exchange, status: int, took_s: float) -> None:
         key = exchange.route, exchange.method, status
@@ -93,16 +59,14 @@ class Observed:
         times, self._times = self._times, {}
         self._write()
         for (route, method, status), (count, total_s, slowest_s) in times.items():
-            outcome = _OUTCOMES[status // 100 - 1]
-            labels = ("none", "none", method, outcome, str(status), route or "UNKNOWN")
-            _server.add(labels, int(count), total_s, slowest_s)
+            kind = outcome(status)
+            labels = ("none", "none", method, kind, str(status), route or "UNKNOWN")
+            http_server_requests.add(labels, int(count), total_s, slowest_s)
             if route:
-                labels = (route, uris.get(route, ""), outcome, str(status), str(status), method)
+                labels = (route, uris.get(route, ""), kind, str(status), str(status), method)
                 _gateway.add(labels, int(count), total_s, slowest_s)
-        if monotonic() - self._turned > _WINDOW_S:
-            self._turned = monotonic()
-            _gateway.turn()
-            _server.turn()
+        _gateway.turn()
+        http_server_requests.turn()
         for breaker in breakers:
             self._breaker(breaker)
 
