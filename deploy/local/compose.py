@@ -42,10 +42,11 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Do what a command asks, with `docker compose`."""
     site = Site.of()
     names = [_CONTAINERS.get(name, name) for name in arguments.names]
+    pages = [_CONTAINERS.get(name, name) for name in _PAGES["ops"]]
     verbs: Mapping[str, tuple[str, ...]] = {
         "up": ("up", "--detach", "--build", "--wait", "--wait-timeout", "900"),
         "ops": ("--profile", "ops", "up", "--detach", "--wait", "--wait-timeout", "900"),
-        "ops-down": ("stop", *(_CONTAINERS.get(name, name) for name in _PAGES["ops"]), "logstash"),
+        "ops-down": ("--profile", "ops", "stop", *pages, "logstash"),
         "down": ("--profile", "ops", "down", "--remove-orphans"),
         "clean": ("--profile", "ops", "down", "--remove-orphans", "--volumes"),
         "status": ("ps", *(("--format", "json") if arguments.json else ())),
@@ -77,12 +78,12 @@ def _compose(site: Site, *words: str) -> int:
         for name, number in site.ports.items()
     }
     secrets = {
-        "JWT_SECRET": site.secrets["jwt"],
+        "JWT_SECRET": site.environment.get("NOZIE_JWT_SECRET", site.secrets["jwt"]),
         "NOZIE_DATASOURCE_PASSWORD": site.secrets["datasource"],
         "NOZIE_POSTGRES_PASSWORD": site.secrets["postgres"],
     }
     command = ("docker", "compose", "--file", str(CHECKOUT / "compose.yaml"), *words)
-    environment = {**ports, **secrets, **given}
+    environment = {**secrets, **given, **ports}
     return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
 
 
