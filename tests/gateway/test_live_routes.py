@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -275,11 +276,13 @@ class Echo:
                 b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
                 b"Sec-WebSocket-Protocol: chat\r\n\r\nhello"
             )
-            while data := client.recv(65536):
-                self.last = data
-                if data == b"hang up":
-                    return
-                client.sendall(data)
+            # Whoever went while an echo was on its way ends this connection with a reset.
+            with suppress(ConnectionError):
+                while data := client.recv(65536):
+                    self.last = data
+                    if data == b"hang up":
+                        return
+                    client.sendall(data)
             self.ended.set()
 
     def close(self) -> None:
@@ -347,7 +350,9 @@ def test_each_side_learns_that_the_other_went(socket_gateway, echo):
         while client.recv(100):
             pass
     echo.ended.clear()
-    client, _ = opened(socket_gateway)
+    client, raw = opened(socket_gateway)
+    # A socket closed with bytes unread sends a reset, which overtakes what was sent before.
+    read(client, len(b"hello") - len(raw.partition(b"\r\n\r\n")[2]))
     client.sendall(b"my last words")
     client.close()
     assert echo.ended.wait(5)
