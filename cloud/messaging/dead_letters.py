@@ -25,6 +25,7 @@ from cloud.messaging import rabbit
 from cloud.messaging.consumer import ATTEMPT, EXCEPTION, ORIGINAL_ROUTING_KEY
 from cloud.messaging.rabbit import RabbitSettings
 
+_NOT_FOUND: Final = 404  # AMQP 0-9-1, section 1.1
 _COMMANDS: Final = {
     "list": "one line a letter: id, attempts, routing key, reason",
     "show": "headers and body of the letters with these ids",
@@ -113,8 +114,13 @@ def main(house: str, arguments: Sequence[str], program: str | None = None) -> in
     wanted, found = set(options.ids), set()
     try:
         for queue in queues:
-            with opened(settings, queue) as letters:
-                found |= _run(options.command, letters, queue, wanted, out)
+            try:
+                with opened(settings, queue) as letters:
+                    found |= _run(options.command, letters, queue, wanted, out)
+            except ChannelClosedByBroker as error:
+                # A house that has not consumed yet has no such queue, and no letters in it.
+                if options.queue or error.reply_code != _NOT_FOUND:
+                    raise
     except ChannelClosedByBroker as error:
         sys.stderr.write(f"{error.reply_text}\n")
         return 1
