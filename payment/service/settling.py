@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from cloud.errors import CloudError
+from cloud.errors import CloudError, UnavailableError
 from payment.domain import (
     ForgedEventError,
     NoProviderError,
@@ -67,6 +67,9 @@ def reconcile(
             if verdict and transactions.settle(verdict, now=now()) is Outcome.CHANGED:
                 decided += 1
                 log.info("payment_reconciled", transaction_id=each.id, status=verdict.status)
+        except UnavailableError as error:
+            log.warning("reconciliation_put_off", reason=str(error))
+            break
         except CloudError as error:
             # One that the provider does not know must not keep the others from being asked about.
             log.warning("payment_not_reconciled", transaction_id=each.id, reason=str(error))
@@ -120,6 +123,9 @@ def repeat_refunds(
         try:
             _give_back(each, transactions=transactions, provider=provider, now=now)
             done += 1
+        except UnavailableError as error:
+            log.warning("refunds_put_off", reason=str(error))
+            break
         except CloudError as error:
             log.warning("refund_delayed", transaction_id=each.id, reason=str(error))
     return done

@@ -118,6 +118,15 @@ def test_an_event_that_was_stored_and_not_acknowledged_comes_again(
     assert announced(engine) == ["payment.succeeded"]
 
 
+def test_an_event_that_contradicts_its_payment_does_not_come_again(app, client, engine):
+    """It must not keep the events behind it waiting."""
+    client.post("/api/payments/create", json=CREATE, headers=bearer())
+    with engine.begin() as db:
+        db.exec_driver_sql("UPDATE transactions SET amount = 1")
+    assert [tell(app), tell(app)] == [1, 0]
+    assert announced(engine) == []
+
+
 @pytest.mark.parametrize("point", ["request", "refund", "refunded"])
 def test_a_refund_that_died_is_finished_by_the_clerk(app, client, environment, engine, point):
     client.post("/payments/process", json=CHARGE, headers=bearer())

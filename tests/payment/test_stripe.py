@@ -204,6 +204,15 @@ def test_reconciliation_goes_on_past_what_the_provider_does_not_know(app, client
     assert status(client, made["transactionId"]) == "succeeded"
 
 
+def test_reconciliation_ends_when_the_provider_is_silent(app, client, desk):
+    """Its time is not spent on asking for all of them in vain."""
+    started(client), started(client, movieId="cheap")
+    desk.fault = "broken"
+    asked = len(desk.asked)
+    assert reconcile(app) == 0
+    assert len(desk.asked) == asked + 1
+
+
 def test_what_stays_pending_is_given_up_at_the_provider(app, client, desk):
     made, lost = started(client), started(client, movieId="cheap")
     paid = started(client, movieId="other", amount=1.5)
