@@ -214,7 +214,7 @@ class Settings:
             ),
             pool_idle_s=seconds(client("pool.max-idle-time"), 30),
             pool_life_s=seconds(life, 0) if properties.get(life) else inf,
-            pool_size=properties.integer(client("pool.max-connections"), 128, minimum=1),
+            pool_size=properties.integer(client("pool.max-connections"), 1000, minimum=1),
             acquire_timeout_s=seconds(client("pool.acquire-timeout"), 0),
             certificates=properties.listing(client("ssl.trusted-x509-certificates")),
             insecure=properties.boolean(client("ssl.use-insecure-trust-manager"), default=False),

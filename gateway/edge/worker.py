@@ -276,7 +276,8 @@ class EdgeWorker(Worker):
             edge.listen(_plain(listener))
         port = edge.settings.compat_port
         if port:
-            edge.listen(_second_listener(port, self.cfg.backlog), compat=True)
+            beside = _plain(self.sockets[0])
+            edge.listen(_second_listener(beside, port, self.cfg.backlog), compat=True)
         while not stopped.is_set() and self.ppid == _parent() and edge.served < self.max_requests:
             self.notify()
             await _within(stopped, 1.0)
@@ -305,13 +306,16 @@ def _plain(listener: Any) -> socket.socket:
     return sock
 
 
-def _second_listener(port: int, backlog: int) -> socket.socket:
-    """Open the compatibility port in every worker; the kernel shares connections out."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _second_listener(beside: socket.socket, port: int, backlog: int) -> socket.socket:
+    """Open the compatibility port in every worker; the kernel shares connections out.
+
+    It is as public as the main port, which listens `beside` it.
+    """
+    sock = socket.socket(beside.family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(("0.0.0.0", port))  # noqa: S104 - as public as the main port
+        sock.bind((beside.getsockname()[0], port))
         sock.listen(backlog)
     except OSError as error:
         sock.close()
