@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +20,12 @@ from deploy.local.supervisor import COMING, GONE, Supervisor, family, memory, su
 __all__ = ["Estate", "EstateError"]
 
 Say = Callable[[str], None]
+Settings = Mapping[str, Mapping[str, object]]
 
 _PATIENCE_S: Final = 120
 _TAIL_LINES: Final = 15
 _LINE_LENGTH: Final = 600
+_NO_SETTINGS: Final[Settings] = {}
 
 
 def _quiet(_line: str) -> None:
@@ -36,17 +38,31 @@ class Estate:
     Args:
         name: `main` is what `make up` starts; any other lies beside it, on ports of its own.
         say: told each step, one line at a time.
+        shift: of all ports, for an estate that runs beside the tests' own.
+        settings: by house, Spring properties that win over all others.
     """
 
-    def __init__(self, name: str = "main", say: Say = _quiet) -> None:
-        self.site = Site.of(name)
+    def __init__(
+        self,
+        name: str = "main",
+        say: Say = _quiet,
+        *,
+        shift: int | None = None,
+        settings: Settings = _NO_SETTINGS,
+    ) -> None:
+        self.site = Site.of(name, shift)
         self.site.folder.mkdir(parents=True, exist_ok=True)
         self._say = say
         self._supervisor = Supervisor(self.site)
         core = [*servers.stores(self.site), jvm.eureka(self.site), jvm.config(self.site)]
         self._programs = {
             program.name: program
-            for program in (*core, *services(self.site), *ops(self.site), jvm.gateway(self.site))
+            for program in (
+                *core,
+                *services(self.site, settings),
+                *ops(self.site),
+                jvm.gateway(self.site),
+            )
         }
         self.ops: Final = tuple(program.name for program in ops(self.site))
         compared = jvm.gateway(self.site).name

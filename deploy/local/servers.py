@@ -60,14 +60,14 @@ def postgres(site: Site) -> Program:
     )
 
 
-def connect(site: Site) -> "psycopg2.extensions.connection":
+def connect(site: Site, database: str = "postgres") -> "psycopg2.extensions.connection":
     """Connect as PostgreSQL's superuser."""
     link = psycopg2.connect(
         host=HOST,
         port=site.ports["postgres"],
         user="postgres",
         password=site.secrets["postgres"],
-        dbname="postgres",
+        dbname=database,
         connect_timeout=2,
     )
     link.autocommit = True

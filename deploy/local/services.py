@@ -1,8 +1,10 @@
 """Our six services: one set of environment variables for local processes and for Compose."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from deploy.local import jvm, probes, servers
@@ -24,19 +26,24 @@ _RELATIONAL: Final = ("identity", "customer", "payment")
 _DOCUMENTS: Final = ("movie", "notification")
 
 
-def services(site: Site) -> list[Program]:
+def services(
+    site: Site, settings: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+) -> list[Program]:
     """Describe the five services, and behind them in time the gateway."""
-    return [service(site, house) for house in SERVICES]
+    return [service(site, house, settings.get(house, {})) for house in SERVICES]
 
 
-def service(site: Site, house: str) -> Program:
+def service(
+    site: Site, house: str, settings: Mapping[str, object] = MappingProxyType({})
+) -> Program:
     """Describe one service: gunicorn with its workers and companions."""
     command = (sys.executable, "-m", "gunicorn", "-c", "python:cloud.server", f"{house}.wsgi:app")
+    own = {re.sub("[.-]", "_", key).upper(): str(value) for key, value in settings.items()}
     return Program(
         name=house,
         tier=4 if house == "gateway" else 3,
         command=command,
-        environment=environment(site, house),
+        environment=environment(site, house) | own,
         prepare=lambda: _compile(site, house),
         ready=lambda: _serves(site, house),
         ports=("gateway", "gateway-compat") if house == "gateway" else (house,),

@@ -81,13 +81,13 @@ class Site:
     environment: Mapping[str, str]
 
     @classmethod
-    def of(cls, name: str = "main") -> Self:
-        """Read the settings of estate `main`, or lay another one out beside it."""
+    def of(cls, name: str = "main", shift: int | None = None) -> Self:
+        """Read the settings of estate `main`, or lay another one out beside it, by `shift`."""
         given = os.environ  # noqa: TID251 - the estate's settings, read here only
         machine = {key: value for key, value in given.items() if key in _PASSED_ON}
         if name != "main":
             # A user's own settings are for the main estate; beside it all is as published.
-            shift = _number(given, "NOZIE_TEST_PORT_SHIFT", TEST_SHIFT)
+            shift = shift or _number(given, "NOZIE_TEST_PORT_SHIFT", TEST_SHIFT)
             ports = {port: number + shift for port, number in PORTS.items()}
             return cls(name, SHARED / name, ports, machine)
         settings = {key: value for key, value in given.items() if key.startswith(_PASSED_PREFIXES)}
