@@ -19,9 +19,9 @@ EMAILS = {7: "ann@example.org", 8: "bob@example.org"}
 
 @contextmanager
 def provider(houses: Houses) -> Iterator[None]:
-    """The sandbox provider at work, as payment's companion of that name."""
+    """Payment's clerk at work, who lets the sandbox decide."""
     stop = threading.Event()
-    run = import_module("payment.worker").COMPANIONS["sandbox"]
+    run = import_module("payment.worker").clerk
     thread = threading.Thread(target=run, args=(houses.environments["payment"], stop))
     thread.start()
     try:

@@ -24,10 +24,10 @@ from tests.gateway.conftest import (
     bearer,
     eventually,
     everything,
-    free_port,
     settings,
 )
 from tests.gateway.test_redis_away import OwnRedis
+from tests.ports import free_port
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 RATE = 40

@@ -18,6 +18,7 @@ import redis
 import yaml
 
 from cloud.security import DEFAULT_SECRET, sign
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 15
@@ -26,13 +27,6 @@ WAIT_S = 15
 # The breaker of the route on which upstreams misbehave: it must not open in the middle of a table.
 PATIENT = "resilience4j.circuitbreaker.instances.movieServiceCircuitBreaker"
 ROUTES = "spring.cloud.gateway.server.webflux.routes"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 COMPAT_PORT = free_port()

@@ -15,7 +15,8 @@ from cloud.config import Environment
 from cloud.testing import properties
 from gateway import worker
 from gateway.filters.metadata_cache import GENERATION
-from tests.gateway.conftest import ROUTES, Gateway, bearer, eventually, free_port, settings
+from tests.gateway.conftest import ROUTES, Gateway, bearer, eventually, settings
+from tests.ports import free_port
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 ENTRIES = "nozie:gateway:cache:*"

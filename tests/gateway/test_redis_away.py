@@ -10,7 +10,8 @@ import orjson
 import pytest
 import redis
 
-from tests.gateway.conftest import Gateway, Upstream, bearer, eventually, free_port
+from tests.gateway.conftest import Gateway, Upstream, bearer, eventually
+from tests.ports import free_port
 
 EPOCH = "nozie:identity:epoch"
 SIMPLE = "spring.cloud.discovery.client.simple.instances"

@@ -19,6 +19,7 @@ from cloud.testing import SECRET, properties
 from payment.deps import Deps
 from payment.domain import Outcome, Status, TransactionId, Verdict
 from tests.payment.desk import Desk, stripe_mock
+from tests.ports import free_port
 
 WEBHOOK_SECRET = "whsec_of_tests"
 CUSTOMERS: dict[int, dict[str, Any]] = {
@@ -41,11 +42,6 @@ MOVIES = {
     "yen": {"name": "Yen", "price": 500, "accessType": "RENTAL"},
     "strange": {"price": "much", "accessType": "RENTAL"},
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def is_open(port: int) -> bool:
