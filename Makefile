@@ -9,7 +9,7 @@ CODE   := cloud gateway identity movie customer payment notification deploy benc
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status logs journey restart clean ops ops-down check format test bench lock
+.PHONY: help setup up down status logs journey restart clean ops ops-down check format test bench storm push lock
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,12 @@ test: check      ## check, unit, contract and system tests, on servers that the 
 
 bench: $(STAMP)  ## our gateway, Spring Cloud Gateway and nginx, measured in turns (14 minutes)
 	@$(VENV)/bin/python -m bench $(BENCH)
+
+storm: $(STAMP)  ## 10,000 payments while processes are killed and servers restarted, then counted
+	@$(VENV)/bin/python -m bench.payments $(STORM)
+
+push: $(STAMP)   ## how long from a payment's 201 to its event on the buyer's stream
+	@$(VENV)/bin/python -m bench.push $(PUSH)
 
 lock: $(STAMP)   ## compile requirements/*.in to hashed *.txt
 	@for file in requirements/*.in; do \

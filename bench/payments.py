@@ -56,6 +56,7 @@ _FINAL: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.PAYMENT
 _LATER: Final = frozenset({NO_ANSWER, 409, 502, 503, 504})
 _TOLERATED: Final = frozenset({502, 503, 504})
 _DELAY: Final = 0.3
+_AGAIN_S: Final = 2
 _SETTINGS: Final = {
     "nozie.payment.sandbox.delay": f"{_DELAY * 1000:.0f}ms",
     # A killed worker leaves its key in flight for as long, and what no event tells is asked for.
@@ -163,7 +164,7 @@ class Market:
         if answer.status in _FINAL:
             self._note(order, answer, first=first, chance=chance, forged=forged)
         elif answer.status in _LATER:
-            again = time.monotonic() + 1
+            again = time.monotonic() + _AGAIN_S
             self._crowd.put(again, lambda: self._send(order, first, chance, forged))
         else:
             self.odd[f"{answer.status} of {order.path}"] += 1
@@ -172,8 +173,8 @@ class Market:
         self, order: Order, answer: Answer, *, first: bool, chance: bool, forged: bool
     ) -> None:
         number = int((answer.data or {}).get("transactionId", 0))
-        if number:
-            self.answers[order.person.user_id, order.key].add(number)
+        # A card that was declined: answered, without a number.
+        self.answers[order.person.user_id, order.key].add(number)
         if not first:
             return
         self.answered += 1
