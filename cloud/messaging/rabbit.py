@@ -1,6 +1,5 @@
 """RabbitMQ by Spring's `spring.rabbitmq` properties: its address, what we declare, outages."""
 
-import logging
 import random
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -16,8 +15,6 @@ from pika.exceptions import AMQPError
 from cloud.config import Properties
 
 log = structlog.get_logger()
-# The driver tells of one lost connection in a dozen lines; `Outage` tells it in one.
-logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 # What a lost or refused connection raises. The driver lets a refused socket pass as it is.
 BROKER_AWAY: Final = (AMQPError, OSError)

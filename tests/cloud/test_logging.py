@@ -36,7 +36,7 @@ def run(code: str, status: int = 0) -> list[dict[str, Any]]:
 def test_both_loggers_write_the_same_fields():
     lines = run("""
 log.info("lease_renewed", took_ms=12, status="UP", none=None)
-stdlib.getLogger("pika.x").error("lost %s", "it")
+stdlib.getLogger("urllib3.x").error("lost %s", "it")
 stdlib.getLogger("elsewhere").debug("not to be seen")
 stdlib.getLogger("quiet.below").warning("not to be seen")
 log.debug("seen", status=404, method="GET", **{"event.action": "x"})
