@@ -15,6 +15,7 @@ from gunicorn.workers.base import Worker
 from prometheus_client import multiprocess
 
 from cloud.config import environment
+from cloud.peers import peers
 from cloud.server.companions import Companions
 from cloud.server.registrar import companions_of
 from cloud.server.settings import (
@@ -53,7 +54,9 @@ def when_ready(arbiter: Arbiter) -> None:
 
 def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
     """Give the worker what does not survive a fork."""
-    begin_process(ENVIRONMENT.properties, f"worker-{worker.age}")
+    process = f"worker-{worker.age}"
+    begin_process(ENVIRONMENT.properties, process)
+    peers(ENVIRONMENT).begin(process)
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -24,6 +24,7 @@ from prometheus_client import multiprocess
 
 from cloud.config import Environment, environment
 from cloud.eureka import folder
+from cloud.peers import peers
 from cloud.server.settings import begin_process
 
 log = structlog.get_logger()
@@ -167,6 +168,7 @@ class Companions:
         try:
             # The registrar has no spans of its own, and no need of what sends them.
             begin_process(properties, companion.name, traced=companion.name != REGISTRAR)
+            peers(self._environment).begin(companion.name)
             companion.work(self._environment, orders)
         except Exception:
             log.exception("companion_failed", companion=companion.name)

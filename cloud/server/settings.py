@@ -18,6 +18,7 @@ from cloud.config import Properties
 from cloud.errors import ConfigurationError
 from cloud.eureka import folder
 from cloud.eureka.view import share
+from cloud.peers import FOLDER
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn writes heartbeats there, in an unlinked file
 _APP = re.compile(r"([A-Za-z_][\w.]*)\.wsgi(?::\w+)?")
@@ -100,10 +101,11 @@ def begin_process(properties: Properties, process: str, *, traced: bool = True) 
 
 
 def clear_run_folder(properties: Properties) -> None:
-    """Remove what an earlier life of this instance left: metrics, the prepared marker."""
+    """Remove what an earlier life of this instance left: metrics, sockets, the prepared marker."""
     run = folder.run_folder(properties)
     shutil.rmtree(run / folder.METRICS, ignore_errors=True)
     (run / folder.METRICS).mkdir(mode=0o700)
+    shutil.rmtree(run / FOLDER, ignore_errors=True)
     (run / folder.PREPARED).unlink(missing_ok=True)
 
 

@@ -20,7 +20,7 @@ import psycopg2
 from psycopg2 import extensions
 from sqlalchemy import URL, Engine, create_engine, event, exc, make_url, text
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
 from cloud.config import Properties
 from cloud.errors import ConfigurationError, UnavailableError
@@ -73,8 +73,6 @@ def engine(properties: Properties) -> Engine:
         max_overflow=0,
         pool_timeout=settings.pool_wait.total_seconds(),
         pool_recycle=int(settings.max_lifetime.total_seconds()),
-        # A database that was restarted is noticed before a statement is lost on it.
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
             "connection_factory": _connection_class(settings),
@@ -82,6 +80,7 @@ def engine(properties: Properties) -> Engine:
             "options": f"-c statement_timeout={_ms(settings.statement_timeout)} -c timezone=UTC",
         },
     )
+    event.listen(made, "checkout", _ensure_quiet)
     event.listen(made, "handle_error", _translate)
     _forget_after_fork(made)
     return made
@@ -229,9 +228,24 @@ def _patience(connection: extensions.connection) -> float | None:
     return connection.patience
 
 
+def _ensure_quiet(
+    driver: extensions.connection, _record: ConnectionPoolEntry, _handed: PoolProxiedConnection
+) -> None:
+    """Let the pool replace a connection that the server has closed, before a statement is lost.
+
+    Nothing may be waiting on an idle connection: what is there is the end, or the server's word
+    why. Asking the kernel costs no round trip, which a ping, at each use, would.
+
+    Raises:
+        DisconnectionError: to the pool, which connects anew.
+    """
+    poller = select.poll()
+    poller.register(driver.fileno(), select.POLLIN)
+    if poller.poll(0):
+        raise exc.DisconnectionError("the server has closed the connection")
+
+
 def _translate(context: ExceptionContext) -> None:
-    if context.is_pre_ping:
-        return  # the pool replaces the connection
     cause = context.original_exception
     state = getattr(cause, "pgcode", None) or ""
     unasked = isinstance(cause, psycopg2.OperationalError) and not state
