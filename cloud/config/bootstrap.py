@@ -18,13 +18,20 @@ from cloud.errors import ConfigurationError
 log = structlog.get_logger()
 
 Subscriber = Callable[[Properties, frozenset[str]], None]
+Loader = Callable[[Properties], Properties]
 
 
 class Environment:
-    """The live holder of one instance: whoever keeps it sees what a refresh brings."""
+    """The live holder of one instance: whoever keeps it sees what a refresh brings.
 
-    def __init__(self, properties: Properties) -> None:
+    Args:
+        properties: what holds at first.
+        anew: loads everything anew, given what holds; without it nothing ever changes.
+    """
+
+    def __init__(self, properties: Properties, anew: Loader | None = None) -> None:
         self._properties = properties
+        self._anew = anew or (lambda held: held)
         self._subscribers: list[Subscriber] = []
         self._turn = threading.Lock()
 
@@ -36,6 +43,19 @@ class Environment:
     def subscribe(self, callback: Subscriber) -> None:
         """Have `callback` called with the fresh properties and the changed keys."""
         self._subscribers.append(callback)
+
+    def reload(self) -> Properties:
+        """Load everything from where it first came, and give it without putting it in force.
+
+        The process's environment is as it was; the house's files and the Config Server may say
+        something new. One attempt, no retries.
+
+        Raises:
+            UnavailableError: the Config Server, which has spoken before, does not answer now. What
+                it said then is to hold on.
+            ConfigurationError: what was found cannot be used; the text is one line.
+        """
+        return self._anew(self._properties)
 
     def replace(self, fresh: Properties) -> frozenset[str]:
         """Put `fresh` in force and tell the subscribers; gives the changed keys.
@@ -87,7 +107,10 @@ def environment(house: str) -> Environment:
             # The wait for a server that is late is told in the words of the local settings.
             found = load(folder, os.environ, local=_log_as)  # noqa: TID251 - the one reader
             _log_as(found)
-            _live[house] = Environment(found)
+            _live[house] = Environment(
+                found,
+                lambda held: load(folder, os.environ, held=held),  # noqa: TID251
+            )
         return _live[house]
 
 
@@ -96,7 +119,10 @@ def _log_as(properties: Properties) -> None:
 
 
 def load(
-    folder: Path, variables: Mapping[str, str], local: Callable[[Properties], None] | None = None
+    folder: Path,
+    variables: Mapping[str, str],
+    local: Callable[[Properties], None] | None = None,
+    held: Properties | None = None,
 ) -> Properties:
     """Read everything anew.
 
@@ -108,6 +134,12 @@ def load(
         folder: where the application's own files are.
         variables: the process environment.
         local: is given what is known before the Config Server is asked.
+        held: what is in force when this is no start. What it has of a Config Server must be
+            answered for again, at once.
+
+    Raises:
+        ConfigurationError: a file, or an answer, cannot be used, or there is none at a start.
+        UnavailableError: no answer from a Config Server whose sources are held.
     """
     above = [sources.from_environment(variables)]
     if given := variables.get("SPRING_APPLICATION_JSON"):
@@ -122,13 +154,13 @@ def load(
     known = _properties([*above, *own, *shared], profiles)
     if local:
         local(known)
-    fetched = remote.fetch_all(known)
+    fetched = remote.fetch_all(known, again=held is not None and remote.is_part_of(held))
     ranked = [source for source in fetched if _profile_specific(source, profiles)]
     general = [source for source in fetched if source not in ranked]
     properties = _properties([*above, *ranked, *own, *general, *shared], profiles)
     for source in properties.sources:
-        for key, held in source.values.items():
-            if held.value.startswith("{cipher}"):
+        for key, found in source.values.items():
+            if found.value.startswith("{cipher}"):
                 properties.get(key)  # so that a key that is wrong stops the start
     return properties
 

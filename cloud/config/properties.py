@@ -63,6 +63,23 @@ class Properties:
         """Build from one mapping of nested or dotted names."""
         return cls(application, profiles, [from_mapping("inline", values)])
 
+    def dump(self) -> dict[str, Any]:
+        """Give all sources as JSON knows it, for another process of the instance: it holds secrets.
+
+        Shape: `{application, profiles, sources: [{name, values: {key: [value, origin]}}]}`.
+        """
+        return {
+            "application": self.application,
+            "profiles": list(self.profiles),
+            "sources": [source.dump() for source in self.sources],
+        }
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> Self:
+        """Make the properties that `dump` gave."""
+        sources = [PropertySource.load(source) for source in dumped["sources"]]
+        return cls(dumped["application"], dumped["profiles"], sources)
+
     def _fill(self) -> None:
         known: dict[str, list[str]] = {}
         for source in self.sources:

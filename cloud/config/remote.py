@@ -19,13 +19,14 @@ import structlog
 
 from cloud.config.properties import Properties
 from cloud.config.sources import PropertySource, PropertyValue, from_mapping, text_of
-from cloud.errors import ConfigurationError
+from cloud.errors import CloudError, ConfigurationError, UnavailableError
 
 log = structlog.get_logger()
 
 CLIENT = "configClient"
 OVERRIDES = "configserver:overrides"
 
+_SOURCE = "configserver:"
 _CONFIG = "spring.cloud.config"
 _V2 = "application/vnd.spring-cloud.config-server.v2+json"
 _CONNECT, _READ = timedelta(seconds=5), timedelta(seconds=10)
@@ -79,10 +80,20 @@ class Import:
         return [server.url for server in self.servers]
 
 
+def is_part_of(properties: Properties) -> bool:
+    """Tell whether any of the properties came from a Config Server."""
+    return any(source.name.startswith(_SOURCE) for source in properties.sources)
+
+
 def fetch_all(
-    local: Properties, *, pause: Callable[[float], None] = sleep
+    local: Properties, *, again: bool = False, pause: Callable[[float], None] = sleep
 ) -> Sequence[PropertySource]:
     """Fetch what every `configserver:` entry of `spring.config.import` names.
+
+    Args:
+        local: the properties that are known without the server.
+        again: the server has answered before: one attempt, and every entry is needed.
+        pause: waits so many seconds between attempts.
 
     Returns:
         Sources, highest precedence first; the last entry's before those of earlier ones.
@@ -90,11 +101,16 @@ def fetch_all(
     Raises:
         ConfigurationError: an entry that is not `optional:`, or is to fail fast, had no answer
             after its last attempt; or the server could not decrypt a value.
+        UnavailableError: no answer this time (`again`).
     """
     found: list[PropertySource] = []
     if local.boolean(f"{_CONFIG}.enabled", default=True):
         for entry in imports(local):
-            found = [*_fetch(entry, pause), *found]
+            asked = replace(entry, required=True, pauses=()) if again else entry
+            found = [
+                *_fetch(asked, pause, UnavailableError if again else ConfigurationError),
+                *found,
+            ]
     return found
 
 
@@ -198,7 +214,9 @@ def _only_timeouts(given: Properties) -> bool:
     return name != "always"
 
 
-def _fetch(entry: Import, pause: Callable[[float], None]) -> list[PropertySource]:
+def _fetch(
+    entry: Import, pause: Callable[[float], None], failure: type[CloudError]
+) -> list[PropertySource]:
     """Try until the pauses are used up; say once that there is something to wait for."""
     started = perf_counter()
     for number, wait in enumerate((*entry.pauses, None), 1):
@@ -207,7 +225,7 @@ def _fetch(entry: Import, pause: Callable[[float], None]) -> list[PropertySource
             break
         except _AwayError as error:
             if wait is None:
-                return _gave_up(entry, error, number)
+                return _gave_up(entry, error, number, failure)
             if number == 1:
                 log.warning(
                     "waiting_for", dependency="config-server", urls=entry.urls(), reason=str(error)
@@ -224,9 +242,11 @@ def _fetch(entry: Import, pause: Callable[[float], None]) -> list[PropertySource
     return _sources(answer, entry)
 
 
-def _gave_up(entry: Import, error: _AwayError, attempts: int) -> list[PropertySource]:
+def _gave_up(
+    entry: Import, error: _AwayError, attempts: int, failure: type[CloudError]
+) -> list[PropertySource]:
     if entry.required:
-        raise ConfigurationError(
+        raise failure(
             f"{entry.application}: no configuration from {', '.join(entry.urls())}"
             f" after {attempts} attempt(s): {error}"
         )
@@ -320,7 +340,7 @@ def _sources(answer: Mapping[str, Any], entry: Import) -> list[PropertySource]:
     found = [PropertySource(CLIENT, known)] if known else []
     for source in answer["propertySources"]:
         name = str(source["name"])
-        named = name if name.startswith("configserver:") else f"configserver:{name}"
+        named = name if name.startswith(_SOURCE) else f"{_SOURCE}{name}"
         values = {key: _value(item, named) for key, item in source["source"].items()}
         for key, held in values.items():
             if key.startswith("invalid.") and held.value == "<n/a>":

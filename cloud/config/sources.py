@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -31,6 +31,17 @@ class PropertySource:
 
     name: str
     values: Mapping[str, PropertyValue] = field(repr=False)
+
+    def dump(self) -> dict[str, Any]:
+        """Give it as JSON knows it: `{name, values: {key: [value, origin]}}`."""
+        values = {key: [held.value, held.origin] for key, held in self.values.items()}
+        return {"name": self.name, "values": values}
+
+    @classmethod
+    def load(cls, dumped: Mapping[str, Any]) -> Self:
+        """Make the source that `dump` gave."""
+        values = {key: PropertyValue(*held) for key, held in dumped["values"].items()}
+        return cls(dumped["name"], values)
 
 
 def text_of(value: object) -> str:

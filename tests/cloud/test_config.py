@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -409,3 +410,22 @@ def test_replace_tells_subscribers_what_changed_and_survives_a_failing_one():
 def test_no_value_shows_in_a_repr():
     source = from_mapping("s", {"jwt.secret": "hunter2"})
     assert "hunter2" not in repr(source) + repr(Properties("a", (), [source])) + repr(source.values)
+
+
+def test_another_process_gets_the_same_properties_with_their_origins():
+    file = from_yaml("jwt.secret: ${JWT_SECRET}\nl: [a, b]", "f.yml", ())
+    held = Properties("app", ("dev", "x"), [from_environment({"JWT_SECRET": "s"}), *file])
+    twin = Properties.load(json.loads(json.dumps(held.dump())))
+    assert (twin.application, twin.profiles) == ("app", ("dev", "x"))
+    assert (twin.get("jwt.secret"), twin.listing("l")) == ("s", ("a", "b"))
+    assert twin.origin("l[1]") == "f.yml:2:8"
+    assert twin.sources == held.sources
+
+
+def test_reload_gives_what_is_new_and_leaves_in_force_what_holds(tmp_path: Path):
+    (tmp_path / "application.yml").write_text("k: old")
+    live = Environment(load(tmp_path, {}), lambda held: load(tmp_path, {}, held=held))
+    (tmp_path / "application.yml").write_text("k: new")
+    fresh = live.reload()
+    assert (live.properties.get("k"), fresh.get("k")) == ("old", "new")
+    assert live.replace(fresh) == {"k"}

@@ -11,9 +11,9 @@ import pytest
 import requests
 import structlog
 
-from cloud.config import Properties, load
+from cloud.config import Environment, Properties, load
 from cloud.config.remote import fetch_all
-from cloud.errors import ConfigurationError
+from cloud.errors import ConfigurationError, UnavailableError
 
 Reply = Callable[[str, dict[str, str]], tuple[int, object]]
 NOWHERE = "http://127.0.0.1:1"
@@ -353,3 +353,25 @@ def test_text_of_the_real_server_opens_here(config_url: str):
     ).text
     given = {"encrypt.key": "nozie-development-key", "a": "{cipher}" + hidden}
     assert Properties.of(given).get("a") == plain
+
+
+def test_a_reload_without_the_server_keeps_what_it_said(tmp_path: Path, wayward: Server):
+    """An `optional:` import must not make a refresh forget all that the server said."""
+    wayward.reply = lambda _path, _headers: (200, answer(("a", {"k": "v"})))
+    text = "spring.config.import: 'optional:configserver:%s?fail-fast=true&max-attempts=9'"
+    (tmp_path / "application.yml").write_text(text % wayward.url)
+    live = Environment(load(tmp_path, {}), lambda held: load(tmp_path, {}, held=held))
+    wayward.reply = lambda _path, _headers: (200, answer(("a", {"k": "w"})))
+    assert live.reload().get("k") == "w"
+    wayward.reply = lambda _path, _headers: (503, b"")
+    with pytest.raises(UnavailableError, match=r"no configuration from .* after 1 attempt"):
+        live.reload()
+    assert live.properties.get("k") == "v"
+
+
+def test_a_reload_is_free_of_a_server_that_never_spoke(tmp_path: Path):
+    text = f"spring.config.import: 'optional:configserver:{NOWHERE}'\nk: "
+    (tmp_path / "application.yml").write_text(f"{text} old")
+    live = Environment(load(tmp_path, {}), lambda held: load(tmp_path, {}, held=held))
+    (tmp_path / "application.yml").write_text(f"{text} new")
+    assert live.reload().get("k") == "new"
