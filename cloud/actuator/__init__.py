@@ -5,25 +5,28 @@ Everybody may ask whether the service is well. Why, and everything else, is for
 """
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from os import getpid, getppid
 from typing import Any
 
-import orjson
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
 import cloud
 from cloud import security
 from cloud.actuator import meters
+from cloud.actuator.answers import answer
 from cloud.actuator.health import Check, Health
 from cloud.config import Environment
 from cloud.errors import DeniedError, NotFoundError
 
 __all__ = ["Check", "install"]
 
-_V3 = "application/vnd.spring-boot.actuator.v3+json"
-_V2 = "application/vnd.spring-boot.actuator.v2+json"
+# A group of endpoints is a module here. Its function adds its rooms to the blueprint, below the
+# guard of all, and gives its links: name to path, as the index lists them.
+Install = Callable[[Blueprint, Environment], Mapping[str, str]]
+_GROUPS: tuple[Install, ...] = ()
+
 _LINKS = {
     "self": "",
     "health": "/health",
@@ -57,6 +60,8 @@ def install(
     rooms.get("/metrics")(endpoints.metrics)
     rooms.get("/metrics/<name>")(endpoints.metric)
     rooms.get("/prometheus")(endpoints.prometheus)
+    for add in _GROUPS:
+        endpoints.links.update(add(rooms, environment))
     app.register_blueprint(rooms)
 
 
@@ -64,6 +69,7 @@ class _Endpoints:
     def __init__(self, environment: Environment, health: Health) -> None:
         self._environment = environment
         self._health = health
+        self.links = dict(_LINKS)
 
     def guard(self) -> None:
         if not (request.endpoint or "").startswith("actuator.health") and not self._trusted():
@@ -82,9 +88,9 @@ class _Endpoints:
     def index(self) -> Response:
         links = {
             name: {"href": f"{request.base_url}{path}", "templated": "{" in path}
-            for name, path in _LINKS.items()
+            for name, path in self.links.items()
         }
-        return _answer({"_links": links})
+        return answer({"_links": links})
 
     def health(self, name: str | None = None) -> Response:
         found = self._health.of(name)
@@ -92,14 +98,14 @@ class _Endpoints:
             raise NotFoundError("No such health component")
         if not self._trusted():
             found = {key: found[key] for key in ("status", "groups") if key in found}
-        return _answer(found, 503 if found["status"] in _NOT_SERVING else 200)
+        return answer(found, 503 if found["status"] in _NOT_SERVING else 200)
 
     def info(self) -> Response:
         properties = self._environment.properties
         name = properties.application
         told: dict[str, Any] = properties.tree("info")
         build = {"group": "nozie", "artifact": name, "name": name, "version": cloud.__version__}
-        return _answer(
+        return answer(
             {
                 **told,
                 "build": {**build, **told.get("build", {})},
@@ -112,21 +118,14 @@ class _Endpoints:
         )
 
     def metrics(self) -> Response:
-        return _answer({"names": meters.names()})
+        return answer({"names": meters.names()})
 
     def metric(self, name: str) -> Response:
         found = meters.find(name, request.args.getlist("tag"))
         if found is None:
             raise NotFoundError("No such metric")
-        return _answer(found)
+        return answer(found)
 
     def prometheus(self) -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(meters.registry()), content_type=content_type)
-
-
-def _answer(data: dict[str, Any], status: int = 200) -> Response:
-    """Answer in the media type that is asked for; Spring Boot Admin knows an actuator by it."""
-    kinds = (_V3, _V2, "application/json")
-    kind = request.accept_mimetypes.best_match(kinds) or _V3
-    return Response(orjson.dumps(data), status, content_type=kind)
