@@ -156,9 +156,10 @@ class Properties:
         try:
             return self._resolved(key)
         except ConfigurationError as error:
-            raise self._wrong(key, str(error)) from None
+            raise self.wrong(key, str(error)) from None
 
-    def _wrong(self, key: str, fault: str) -> ConfigurationError:
+    def wrong(self, key: str, fault: str) -> ConfigurationError:
+        """Make the one line that stops a start: application, key, fault, where the value stands."""
         where = self.origin(key)
         return ConfigurationError(
             f"{self.application}: {key} {fault}" + (f" (from {where})" if where else "")
@@ -179,14 +180,14 @@ class Properties:
         if found is None:
             found = default
         if not found and default is None:
-            raise self._wrong(key, "is not set")
+            raise self.wrong(key, "is not set")
         return found or ""
 
     def _given(self, key: str, default: object) -> str | None:
         """Return text to convert, None to take the default; an empty value counts as absent."""
         found = (self.get(key) or "").strip()
         if not found and default is None:
-            raise self._wrong(key, "is not set")
+            raise self.wrong(key, "is not set")
         return found or None
 
     def integer(
@@ -202,7 +203,7 @@ class Properties:
         try:
             value = int(found) if found else default or 0
         except ValueError:
-            raise self._wrong(key, "is not a whole number") from None
+            raise self.wrong(key, "is not a whole number") from None
         self._bounded(key, value, minimum, maximum)
         return value
 
@@ -219,7 +220,7 @@ class Properties:
         try:
             value = float(found) if found else default or 0.0
         except ValueError:
-            raise self._wrong(key, "is not a number") from None
+            raise self.wrong(key, "is not a number") from None
         self._bounded(key, value, minimum, maximum)
         return value
 
@@ -227,9 +228,9 @@ class Properties:
         self, key: str, value: float, minimum: float | None, maximum: float | None
     ) -> None:
         if minimum is not None and not value >= minimum:
-            raise self._wrong(key, f"is below {minimum}")
+            raise self.wrong(key, f"is below {minimum}")
         if maximum is not None and not value <= maximum:
-            raise self._wrong(key, f"is above {maximum}")
+            raise self.wrong(key, f"is above {maximum}")
 
     def boolean(self, key: str, default: bool | None = None) -> bool:  # noqa: FBT001 - like its kin
         """Return true for `true`, `on`, `yes`, `1`, false for their opposites."""
@@ -237,7 +238,7 @@ class Properties:
         if found is None:
             return bool(default)
         if found.lower() not in _TRUE | _FALSE:
-            raise self._wrong(key, "is neither true nor false")
+            raise self.wrong(key, "is neither true nor false")
         return found.lower() in _TRUE
 
     def duration(
@@ -260,7 +261,7 @@ class Properties:
                 return timedelta(seconds=sum(parts.values())) * (-1 if iso["sign"] == "-" else 1)
         except (KeyError, OverflowError):
             pass
-        raise self._wrong(key, "is not a duration")
+        raise self.wrong(key, "is not a duration")
 
     def data_size(self, key: str, default: int | None = None) -> int:
         """Return bytes: `16KB`, `1MB`, a bare number; 1 KB is 1024 bytes."""
@@ -269,7 +270,7 @@ class Properties:
             return default or 0
         simple = _SIMPLE.match(found)
         if not simple or simple[2].upper() not in _BYTES:
-            raise self._wrong(key, "is not a data size")
+            raise self.wrong(key, "is not a data size")
         return int(simple[1]) * _BYTES[simple[2].upper()]
 
     def listing(self, key: str, default: Sequence[str] = ()) -> tuple[str, ...]:
@@ -281,7 +282,7 @@ class Properties:
         if not items:
             return tuple(default)
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise self._wrong(key, "is not a list of texts")
+            raise self.wrong(key, "is not a list of texts")
         return tuple(items)
 
     def _below(self, prefix: str) -> Iterator[tuple[str, names.Elements]]:
@@ -329,7 +330,7 @@ class Properties:
             return node
         if node and all(isinstance(name, int) for name in node):
             if sorted(node) != list(range(len(node))):
-                raise self._wrong(path, "is a list with a gap")
+                raise self.wrong(path, "is a list with a gap")
             return [self._listed(node[index], f"{path}[{index}]") for index in range(len(node))]
         return {str(name): self._listed(item, f"{path}.{name}") for name, item in node.items()}
 

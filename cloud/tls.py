@@ -1,0 +1,174 @@
+"""TLS by Spring's names: whom a client trusts, and how it shows who it is.
+
+Below a prefix such as `spring.cloud.config.tls` or `eureka.client.tls`, as Spring Cloud's
+TlsProperties has them: `enabled`, `key-store`, `key-store-type`, `key-store-password`,
+`key-password`, `trust-store`, `trust-store-type`, `trust-store-password`. Stores are PKCS12, which
+is the default, or PEM; a PEM key store holds the key and its certificates.
+"""
+
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from requests.adapters import HTTPAdapter
+
+from cloud import aside
+from cloud.errors import ConfigurationError, UnavailableError
+
+if TYPE_CHECKING:
+    from cloud.config import Properties
+
+log = structlog.get_logger()
+
+_STORES: Final = ("key-store", "trust-store")
+_PKCS12 = ("PKCS12", "P12", "PFX")
+
+
+def context(properties: "Properties", prefix: str) -> ssl.SSLContext | None:
+    """Build what the properties below the prefix ask for, None when TLS is not enabled there.
+
+    Without a trust store the system's authorities are trusted; with one, nobody but it holds.
+    The server's name is checked always, TLS 1.2 is the least.
+
+    Raises:
+        ConfigurationError: a store cannot be used. One line: key, source, reason.
+    """
+    if not properties.boolean(f"{prefix}.enabled", default=False):
+        return None
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    _trust(made, properties, f"{prefix}.trust-store")
+    _identify(made, properties, prefix)
+    return made
+
+
+class Adapter(HTTPAdapter):
+    """Sends a session's requests by `context`, and heeds stores that are renewed on disk.
+
+    Mount it for `https://`. A store that was replaced by a broken one is told once in the log; the
+    one before it holds on.
+
+    Raises:
+        ConfigurationError: TLS is not enabled below the prefix, or a store cannot be used.
+    """
+
+    def __init__(self, properties: "Properties", prefix: str) -> None:
+        self._read: Callable[[], ssl.SSLContext | None] = lambda: context(properties, prefix)
+        self._stores = [
+            _path(location) for name in _STORES if (location := properties.get(f"{prefix}.{name}"))
+        ]
+        self._seen = self._stamps()
+        self._context = self._read()
+        if self._context is None:
+            raise properties.wrong(f"{prefix}.enabled", "is not true")
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more, ssl_context=self._context)
+
+    def cert_verify(self, conn: Any, url: str, verify: object, cert: object) -> None:
+        """Leave all to the context: else the library's own authorities would be trusted too."""
+
+    def send(self, *arguments: Any, **more: Any) -> Any:
+        stamps = self._stamps()
+        if stamps != self._seen:
+            self._seen = stamps
+            self._renew()
+        return super().send(*arguments, **more)
+
+    def _renew(self) -> None:
+        try:
+            self._context = self._read()
+        except ConfigurationError as error:
+            log.warning("tls_store_not_renewed", reason=str(error))
+            return
+        self.poolmanager.clear()
+        self.poolmanager.connection_pool_kw["ssl_context"] = self._context
+        log.info("tls_store_renewed", stores=[str(path) for path in self._stores])
+
+    def _stamps(self) -> list[tuple[int, int] | None]:
+        return [_stamp(path) for path in self._stores]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def _path(location: str) -> Path:
+    return Path(location.removeprefix("file://").removeprefix("file:"))
+
+
+def _trust(made: ssl.SSLContext, properties: "Properties", key: str) -> None:
+    store = _store(properties, key)
+    if store is None:
+        made.load_default_certs()
+        return
+    with _told(properties, key):
+        pem = store if isinstance(store, str) else aside.certificates(*store)
+        made.load_verify_locations(cadata=pem)
+
+
+def _identify(made: ssl.SSLContext, properties: "Properties", prefix: str) -> None:
+    key = f"{prefix}.key-store"
+    store = _store(properties, key)
+    if store is None:
+        return
+    password = properties.get(f"{prefix}.key-password") or properties.get(f"{key}-password") or ""
+    with _told(properties, key):
+        pem = store if isinstance(store, str) else aside.identity(*store)
+        with _in_memory(pem) as file:
+            # A function: without one the library would ask the terminal for a password.
+            made.load_cert_chain(file, password=lambda: password)
+
+
+def _store(properties: "Properties", key: str) -> tuple[bytes, str] | str | None:
+    """Read a store: PEM as text, PKCS12 as bytes with its password; None when none is set."""
+    location = properties.get(key)
+    if not location:
+        return None
+    kind = properties.text(f"{key}-type", "PKCS12").upper()
+    if kind != "PEM" and kind not in _PKCS12:
+        raise properties.wrong(f"{key}-type", "is neither PKCS12 nor PEM")
+    with _told(properties, key):
+        blob = _path(location).read_bytes()
+        if kind == "PEM":
+            return blob.decode("ascii")
+        return blob, properties.get(f"{key}-password") or ""
+
+
+@contextmanager
+def _told(properties: "Properties", key: str) -> Iterator[None]:
+    """Tell any fault of a store as the start's one line."""
+    try:
+        yield
+    except OSError as error:
+        # An SSLError is one too; its words are the library's, about the shape of the store.
+        reason = "" if isinstance(error, ssl.SSLError) else f": {error.strerror}"
+        raise properties.wrong(key, f"cannot be read{reason or _SHAPE}") from None
+    except (aside.RefusedError, UnavailableError) as error:
+        raise properties.wrong(key, f"cannot be read: {error}") from None
+    except ValueError:
+        raise properties.wrong(key, f"cannot be read{_SHAPE}") from None
+
+
+_SHAPE = ": no certificates, no key, or a password that does not open it"
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[str]:
+    """Give a file that no disk ever holds (memfd_create(2)): the library reads files alone."""
+    number = os.memfd_create("identity", os.MFD_CLOEXEC)
+    try:
+        with open(number, "w", closefd=False) as file:
+            file.write(text)
+        yield f"/proc/self/fd/{number}"
+    finally:
+        os.close(number)
