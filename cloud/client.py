@@ -3,13 +3,15 @@
 Paths go out as they are given: the pool level of urllib3 neither resolves dots nor decodes.
 """
 
+import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from threading import Lock
+from time import sleep  # noqa: TID251 - the default of an argument
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -21,13 +23,13 @@ from prometheus_client import Summary
 from urllib3 import exceptions as faults
 
 from cloud import tracing
-from cloud.balancer import Balancer
+from cloud.balancer import Balancer, RetrySettings
 from cloud.breaker import Breakers, CircuitBreaker
 from cloud.clock import utc_now
-from cloud.config import Environment
+from cloud.config import Environment, Properties
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import Instance, view
-from cloud.retry import RetryBudget, RetrySettings
+from cloud.retry import RetryBudget
 
 log = structlog.get_logger()
 
@@ -35,6 +37,7 @@ log = structlog.get_logger()
 caller_token: ContextVar[str | None] = ContextVar("caller_token", default=None)
 
 _FROM_CALLER: Final = "\0"
+_LOAD_BALANCING = "spring.cloud.loadbalancer."
 _MAX_POOLS = 256
 _CHUNK = 65536
 
@@ -80,6 +83,11 @@ class _Call:
     headers: Mapping[str, str]
     body: bytes | None
     ends: float
+    route: str
+
+    def header(self, name: str) -> str | None:
+        """Find a header by its name in lower case."""
+        return next((held for known, held in self.headers.items() if known.lower() == name), None)
 
 
 class _Refused(Exception):  # noqa: N818 - caught here, never seen outside
@@ -103,6 +111,7 @@ class ServiceClient:
         timeout: for the whole call, retries included.
         balancer: shared by all clients of a process; an own one when absent.
         breakers: likewise.
+        pause: waits between two tries, where `retry.backoff` asks for it.
     """
 
     def __init__(
@@ -113,6 +122,7 @@ class ServiceClient:
         timeout: timedelta = timedelta(seconds=2),
         balancer: Balancer | None = None,
         breakers: Breakers | None = None,
+        pause: Callable[[float], None] = sleep,
     ) -> None:
         properties = environment.properties
         self._service_id = service_id
@@ -126,8 +136,14 @@ class ServiceClient:
         self._budget = RetryBudget()
         self._breaker: CircuitBreaker = (breakers or Breakers(properties)).get(service_id)
         self._balancer = balancer
+        self._pause = pause
         self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
         self._lock = Lock()
+        environment.subscribe(self._refreshed)
+
+    def _refreshed(self, properties: Properties, changed: frozenset[str]) -> None:
+        if any(key.startswith(_LOAD_BALANCING) for key in changed):
+            self._retry = RetrySettings.of(properties, self._service_id)
 
     def get(
         self,
@@ -192,6 +208,7 @@ class ServiceClient:
                     self._headers(headers, token, has_body=json is not None),
                     orjson.dumps(json) if json is not None else None,
                     started + seconds,
+                    route,
                 )
                 answer = self._guarded(call)
                 status = answer.status
@@ -224,7 +241,7 @@ class ServiceClient:
         self._left(call)
         balancer = self._balancer or self._own_balancer()
         # Chosen before the breaker is asked: an empty registry is no fault of the service.
-        first = balancer.choose(self._service_id)
+        first = balancer.choose(self._service_id, header=call.header)
         permit = self._breaker.acquire()
         try:
             answer = self._balanced(balancer, first, call)
@@ -243,22 +260,23 @@ class ServiceClient:
     def _own_balancer(self) -> Balancer:
         # Made on first use, in a worker: building an app before the fork opens nothing.
         with self._lock:
-            self._balancer = self._balancer or Balancer(view(self._environment))
+            self._balancer = self._balancer or Balancer(view(self._environment), self._environment)
             return self._balancer
 
     def _balanced(self, balancer: Balancer, instance: Instance, call: _Call) -> Answer:
         self._budget.called()
+        retry = self._retry
         tried: list[Instance] = []
         while True:
             tried.append(instance)
-            repeatable, refused = self._retry.may_repeat(call.method), False
+            repeatable, refused = retry.may_repeat(call.method), False
             try:
-                answer = self._attempt(instance, call)
+                answer = self._counted(balancer, instance, call)
             except _Refused as error:
                 balancer.failed(instance, refused=True)
                 fault: Exception = UnavailableError(f"{self._service_id} does not answer")
                 fault.__cause__ = error
-                repeatable, refused = self._retry.enabled, True
+                repeatable, refused = retry.enabled, True
             except _Broken as error:
                 balancer.failed(instance)
                 fault = UnavailableError(f"{self._service_id} broke the connection")
@@ -267,16 +285,29 @@ class ServiceClient:
                 balancer.failed(instance)
                 raise
             else:
-                if answer.status not in self._retry.statuses:
+                if answer.status not in retry.statuses:
                     self._account(balancer, instance, answer)
                     return answer
                 balancer.failed(instance)
                 fault = UnavailableError(f"{self._service_id} answered {answer.status}")
-            following = self._next(balancer, tried, call, refused=refused) if repeatable else None
+            following = None
+            if repeatable:
+                following = self._next(retry, balancer, tried, call, refused=refused)
             if following is None:
                 raise fault
             log.info("call_retried", service=self._service_id, reason=str(fault))
             instance = following
+
+    def _counted(self, balancer: Balancer, instance: Instance, call: _Call) -> Answer:
+        cookie = balancer.cookie(self._service_id, instance)
+        if cookie:
+            others = {name: text for name, text in call.headers.items() if name.lower() != "cookie"}
+            cookies = "; ".join(filter(None, (call.header("cookie"), cookie)))
+            call = replace(call, headers={**others, "Cookie": cookies})
+        with balancer.calling(self._service_id, instance, call.method, call.route) as calling:
+            answer = self._attempt(instance, call)
+            calling.status = answer.status
+            return answer
 
     @staticmethod
     def _account(balancer: Balancer, instance: Instance, answer: Answer) -> None:
@@ -286,21 +317,40 @@ class ServiceClient:
             balancer.succeeded(instance)
 
     def _next(
-        self, balancer: Balancer, tried: list[Instance], call: _Call, *, refused: bool
+        self,
+        retry: RetrySettings,
+        balancer: Balancer,
+        tried: list[Instance],
+        call: _Call,
+        *,
+        refused: bool,
     ) -> Instance | None:
         """Return the instance to try next, None when the call has failed for good."""
-        if len(tried) > self._retry.same + self._retry.following or time.monotonic() >= call.ends:
+        # Every instance is tried once and `same` times more before the next one's turn.
+        turns, begun = divmod(len(tried), retry.same + 1)
+        if (turns > retry.following and not begun) or time.monotonic() >= call.ends:
             return None
         if not self._budget.permits():
             return None
-        if tried.count(tried[-1]) <= self._retry.same:
+        self._rest(retry, len(tried), call)
+        if begun:
             return tried[-1]
         try:
-            return balancer.choose(self._service_id, exclude=tried)
+            return balancer.choose(
+                self._service_id, tried if retry.avoid_previous else (), call.header
+            )
         except UnavailableError:
             # The only one there is. A kept connection that broke tells little about it: once more,
             # over a fresh one.
             return tried[0] if len(tried) == 1 and not refused else None
+
+    def _rest(self, retry: RetrySettings, tries: int, call: _Call) -> None:
+        if retry.backoff is None:
+            return
+        longest = min(retry.longest.total_seconds(), call.ends - time.monotonic())
+        pause = retry.backoff.total_seconds() * 2.0 ** (tries - 1)
+        pause *= 1 + retry.jitter * random.uniform(-1, 1)  # noqa: S311 - spreads, hides nothing
+        self._pause(max(0.0, min(pause, longest)))
 
     def _left(self, call: _Call) -> float:
         """Return the seconds left for a call."""

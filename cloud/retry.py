@@ -1,51 +1,8 @@
-"""Retries: which calls may be repeated, and how many of them in all."""
+"""The retry budget: how many calls may be made again, of all that are made."""
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-
-from cloud.config import Properties
-
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-
-_SPRING = "spring.cloud.loadbalancer"
-
-
-@dataclass(frozen=True, slots=True)
-class RetrySettings:
-    """Spring Cloud LoadBalancer's rules, per service (`clients.<id>`) or for all.
-
-    Attributes:
-        same, following: further tries on the same instance, and on next ones.
-        statuses: answers that are treated as no answer.
-        all_methods: repeat unsafe methods, too. They may then take effect twice.
-    """
-
-    enabled: bool
-    same: int
-    following: int
-    statuses: frozenset[int]
-    all_methods: bool
-
-    @classmethod
-    def of(cls, properties: Properties, service_id: str) -> "RetrySettings":
-        def key(option: str) -> str:
-            own = f"{_SPRING}.clients.{service_id}.retry.{option}"
-            given = properties.get(own) is not None or properties.listing(own)
-            return own if given else f"{_SPRING}.retry.{option}"
-
-        return cls(
-            enabled=properties.boolean(key("enabled"), default=True),
-            same=properties.integer(key("max-retries-on-same-service-instance"), 0, minimum=0),
-            following=properties.integer(key("max-retries-on-next-service-instance"), 1, minimum=0),
-            statuses=frozenset(map(int, properties.listing(key("retryable-status-codes")))),
-            all_methods=properties.boolean(key("retry-on-all-operations"), default=False),
-        )
-
-    def may_repeat(self, method: str) -> bool:
-        """Tell whether a call that may have reached the callee can be made again."""
-        return self.enabled and (method in SAFE or self.all_methods)
 
 
 class RetryBudget:

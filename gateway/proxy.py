@@ -10,7 +10,7 @@ from typing import cast
 import httptools
 import structlog
 
-from cloud.balancer import Balancer
+from cloud.balancer import Balancer, Header
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import Instance
 from cloud.retry import RetryBudget
@@ -289,6 +289,16 @@ class Upstream(asyncio.Protocol):
         return not self._transport.is_closing()
 
 
+def _header(exchange: Exchange) -> Header:
+    """Let the balancer ask for a hint or a cookie, where a service's instances differ by these."""
+
+    def header(name: str) -> str | None:
+        found = exchange.header(name.encode())
+        return found.decode("latin-1") if found is not None else None
+
+    return header
+
+
 def _head(exchange: Exchange, host: bytes, length: int | None, *, chunked: bool) -> bytes:
     target = (
         exchange.raw_path if exchange.query is None else f"{exchange.raw_path}?{exchange.query}"
@@ -444,10 +454,13 @@ class Proxy:
         """
         self._budget.called()
         tried: list[Instance] = []
-        instance = self._choose(route.target, tried)
+        instance = self._choose(exchange, route.target, tried)
         while True:
             try:
-                reply = await self._attempt(exchange, route, instance)
+                name = route.target.name
+                with self._balancer.calling(name, instance, exchange.method) as calling:
+                    reply = await self._attempt(exchange, route, instance)
+                    calling.status = reply.status
             except (UnavailableError, LostError) as error:
                 self._balancer.failed(instance, refused=isinstance(error, UnavailableError))
                 tried.append(instance)
@@ -472,15 +485,15 @@ class Proxy:
         if exchange.method not in SAFE or exchange.body is not None or len(tried) > 1:
             return None
         try:
-            other = self._choose(target, tried)
+            other = self._choose(exchange, target, tried)
         except UnavailableError:
             return None
         return other if other not in tried and self._budget.permits() else None
 
-    def _choose(self, target: Target, tried: list[Instance]) -> Instance:
+    def _choose(self, exchange: Exchange, target: Target, tried: list[Instance]) -> Instance:
         if target.scheme == "lb":
             try:
-                return self._balancer.choose(target.name, exclude=tried)
+                return self._balancer.choose(target.name, tried, _header(exchange))
             except UnavailableError as error:
                 status = 404 if self._settings().absent_is_404 else 503
                 raise NoInstanceError(str(error), status) from error

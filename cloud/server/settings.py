@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn import glogging
 from gunicorn.config import Config
 
-from cloud import logging, tracing
+from cloud import balancer, logging, tracing
 from cloud.config import Properties
 from cloud.errors import ConfigurationError
 from cloud.eureka import folder
@@ -53,6 +53,7 @@ def stop_in_one_line(
 def settings(properties: Properties) -> dict[str, Any]:
     """Read what gunicorn needs to know; make the run folder and configure this process's log."""
     run = folder.create_run_folder(properties)
+    balancer.check(properties)
     _collect_metrics_in(run / folder.METRICS)
     share(run / folder.REGISTRY)
     logging.configure(properties, "arbiter")

@@ -61,7 +61,8 @@ class Edge:
         self._redis = Redis(settings.redis)
         self._view = eureka.view(environment)
         self._budget = RetryBudget()
-        self._proxy = Proxy(lambda: self.settings, Balancer(self._view), self._budget)
+        balancer = Balancer(self._view, environment)
+        self._proxy = Proxy(lambda: self.settings, balancer, self._budget)
         self._workers = workers
         self._added = Added(environment.properties)
         self._services: tuple[str, ...] = ()

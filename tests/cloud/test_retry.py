@@ -2,7 +2,8 @@
 
 import pytest
 
-from cloud.retry import RetryBudget, RetrySettings
+from cloud.balancer import RetrySettings
+from cloud.retry import RetryBudget
 from cloud.testing import properties
 
 
