@@ -46,6 +46,16 @@ def context(properties: "Properties", prefix: str) -> ssl.SSLContext | None:
     return made
 
 
+def adapter(properties: "Properties", prefix: str) -> "Adapter | None":
+    """Build what a session is to send its requests by, None when TLS is not enabled there.
+
+    Raises:
+        ConfigurationError: as `context`.
+    """
+    enabled = properties.boolean(f"{prefix}.enabled", default=False)
+    return Adapter(properties, prefix) if enabled else None
+
+
 class Adapter(HTTPAdapter):
     """Sends a session's requests by `context`, and heeds stores that are renewed on disk.
 
@@ -53,7 +63,7 @@ class Adapter(HTTPAdapter):
     one before it holds on.
 
     Raises:
-        ConfigurationError: TLS is not enabled below the prefix, or a store cannot be used.
+        ConfigurationError: a store cannot be used.
     """
 
     def __init__(self, properties: "Properties", prefix: str) -> None:
@@ -63,8 +73,6 @@ class Adapter(HTTPAdapter):
         ]
         self._seen = self._stamps()
         self._context = self._read()
-        if self._context is None:
-            raise properties.wrong(f"{prefix}.enabled", "is not true")
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:

@@ -18,6 +18,7 @@ from cloud.errors import ConfigurationError
 log = structlog.get_logger()
 
 Subscriber = Callable[[Properties, frozenset[str]], None]
+Check = Callable[[Properties], object]
 Loader = Callable[[Properties], Properties]
 
 
@@ -33,6 +34,7 @@ class Environment:
         self._properties = properties
         self._anew = anew or (lambda held: held)
         self._subscribers: list[Subscriber] = []
+        self._checks: list[Check] = []
         self._turn = threading.Lock()
 
     @property
@@ -43,6 +45,23 @@ class Environment:
     def subscribe(self, callback: Subscriber) -> None:
         """Have `callback` called with the fresh properties and the changed keys."""
         self._subscribers.append(callback)
+
+    def require(self, check: Check) -> None:
+        """Have `check` look at properties before a refresh puts them in force; it may refuse them.
+
+        Args:
+            check: raises ConfigurationError; `Settings.of`, for instance.
+        """
+        self._checks.append(check)
+
+    def ensure(self, fresh: Properties) -> None:
+        """Let everybody look at `fresh` who has to live with it.
+
+        Raises:
+            ConfigurationError: somebody cannot.
+        """
+        for check in list(self._checks):
+            check(fresh)
 
     def reload(self) -> Properties:
         """Load everything from where it first came, and give it without putting it in force.

@@ -228,7 +228,9 @@ def test_without_a_server_that_is_optional_the_start_goes_on(imported, propertie
             "both",
             id="two logins",
         ),
-        pytest.param("configserver:", {"multiple-uri-strategy": "x"}, "no strategy", id="strategy"),
+        pytest.param(
+            "configserver:", {"multiple-uri-strategy": "x"}, "neither ALWAYS", id="strategy"
+        ),
         pytest.param(
             f"configserver:{NOWHERE}?max-attempts=x&fail-fast=true",
             {},
@@ -244,12 +246,51 @@ def test_what_cannot_be_had_stops_the_start_in_one_line(imported, properties, fa
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_next_address_is_asked_after_any_failure(wayward: Server, pauses: list[float]):
-    wayward.reply = lambda _path, _headers: (200, answer(("a", {"k": "v"})))
-    imported = f"configserver:{NOWHERE},{wayward.url}"
-    assert fetch(pauses, imported).get("k") == "v"
-    with pytest.raises(ConfigurationError, match="Connection refused"):
-        fetch(pauses, imported, **{"multiple-uri-strategy": "CONNECTION_TIMEOUT_ONLY"})
+@pytest.mark.parametrize(
+    ("strategy", "first", "goes_on"),
+    [
+        pytest.param("ALWAYS", None, True, id="silence"),
+        pytest.param("ALWAYS", 500, True, id="an error"),
+        pytest.param("ALWAYS", 401, True, id="a refusal"),
+        pytest.param("ALWAYS", 404, True, id="nothing known"),
+        pytest.param("CONNECTION_TIMEOUT_ONLY", None, True, id="silence, timeouts only"),
+        pytest.param("CONNECTION_TIMEOUT_ONLY", 500, False, id="an error, timeouts only"),
+        pytest.param("connection-timeout-only", 401, False, id="a refusal, timeouts only"),
+    ],
+)
+def test_when_the_next_address_is_asked(wayward: Server, pauses, strategy, first, goes_on):
+    """As ConfigServerConfigDataLoader does: silence always moves on, an answer if told so."""
+    wayward.reply = lambda path, _headers: (
+        (first or 500, {}) if path.startswith("/one") else (200, answer(("a", {"k": "v"})))
+    )
+    one = f"{wayward.url}/one" if first else NOWHERE
+    imported = f"configserver:{one},{wayward.url}/two"
+    if goes_on:
+        assert fetch(pauses, imported, **{"multiple-uri-strategy": strategy}).get("k") == "v"
+        return
+    with pytest.raises(ConfigurationError, match=str(first)):
+        fetch(pauses, imported, **{"multiple-uri-strategy": strategy})
+    assert wayward.paths == ["/one/app/dev"]
+
+
+def test_only_the_first_address_has_parameters(wayward: Server, pauses: list[float]):
+    imported = f"configserver:{NOWHERE},{NOWHERE}?fail-fast=true&uri=http://elsewhere"
+    with pytest.raises(ConfigurationError, match="after 1 attempt"):
+        fetch(pauses, imported)
+
+
+def test_pauses_may_be_scattered(pauses: list[float]):
+    query = "fail-fast=true&max-attempts=9&initial-interval=100&multiplier=3&max-interval=100"
+    with pytest.raises(ConfigurationError):
+        fetch(pauses, f"configserver:{NOWHERE}?{query}", **{"retry.use-random-policy": "true"})
+    assert len(set(pauses)) > 1
+    assert all(0.1 <= pause <= 0.3 for pause in pauses)
+
+
+def test_further_headers_and_a_token_are_sent(wayward: Server, pauses: list[float]):
+    fetch(pauses, f"configserver:{wayward.url}", **{"headers.X-Team": "blue", "token": "t"})
+    sent = wayward.asked[0][1]
+    assert (sent["x-team"], sent["x-config-token"]) == ("blue", "t")
 
 
 @pytest.mark.parametrize(
@@ -303,7 +344,7 @@ def test_credentials_are_sent_and_never_logged(
     sent = wayward.asked[0][1]["authorization"].removeprefix("Basic ")
     assert base64.b64decode(sent).decode() == login
     assert "hunt" not in repr(lines)
-    assert lines[0]["urls"] == [wayward.url]
+    assert lines[0]["config_server"] == wayward.url
 
 
 def test_later_entries_win(wayward: Server, pauses: list[float]):
