@@ -8,7 +8,8 @@ The last run to end stops what is there, unless NOZIE_TEST_KEEP=1.
 import fcntl
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import psycopg2
 import pymongo
@@ -58,29 +59,65 @@ def server(request: pytest.FixtureRequest):
     return find
 
 
-@pytest.fixture
-def database(server) -> Iterator[dict[str, str]]:
-    """A fresh PostgreSQL database, as Spring's datasource properties."""
+@pytest.fixture(scope="session")
+def postgres_admin(server) -> Iterator[SimpleNamespace]:
+    """PostgreSQL's administrator: `run` a statement; `way_in` to a database, as properties."""
     address = server("NOZIE_TEST_POSTGRES", "postgres")
     password = (
         "nozie" if _setting("NOZIE_TEST_POSTGRES") else Estate("test").site.secrets["postgres"]
     )
-    name = f"t_{uuid.uuid4().hex[:12]}"
     host, port = address.split(":")
     admin = psycopg2.connect(
         host=host, port=port, user="postgres", password=password, dbname="postgres"
     )
     admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    yield {
-        "spring.datasource.url": f"jdbc:postgresql://{address}/{name}",
-        "spring.datasource.username": "postgres",
-        "spring.datasource.password": password,
-    }
-    with admin.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def run(statement: str) -> None:
+        with admin.cursor() as cursor:
+            cursor.execute(statement)
+
+    def way_in(name: str) -> dict[str, str]:
+        return {
+            "spring.datasource.url": f"jdbc:postgresql://{address}/{name}",
+            "spring.datasource.username": "postgres",
+            "spring.datasource.password": password,
+        }
+
+    yield SimpleNamespace(run=run, way_in=way_in)
     admin.close()
+
+
+@pytest.fixture(scope="session")
+def prepared(postgres_admin) -> Iterator[Callable[..., str]]:
+    """Name a database that `prepare` has filled once, of which a test's own is a copy."""
+    made: dict[str, str] = {}
+
+    def find(house: str, prepare: Callable[[dict[str, str]], None]) -> str:
+        if house not in made:
+            name = f"t_{house}_{uuid.uuid4().hex[:8]}"
+            postgres_admin.run(f"CREATE DATABASE {name}")
+            prepare(postgres_admin.way_in(name))
+            made[house] = name
+        return made[house]
+
+    yield find
+    for name in made.values():
+        postgres_admin.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def template() -> str:
+    """Override it with a `prepared` one: the database that `database` is a copy of."""
+    return "template1"
+
+
+@pytest.fixture
+def database(postgres_admin, template: str) -> Iterator[dict[str, str]]:
+    """A PostgreSQL database of the test's own, as Spring's datasource properties."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    postgres_admin.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield postgres_admin.way_in(name)
+    postgres_admin.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

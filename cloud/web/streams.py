@@ -34,7 +34,7 @@ class OpenStream:
         heartbeat: seconds of silence before a comment goes out. A client that takes nothing for
             twice as long is dropped.
         until: when it ends, as `time.monotonic()` tells it.
-        limit: chunks that may wait for a slow client before it is dropped.
+        limit: chunks that may wait for a slow client, beside those it missed, before it is dropped.
         closed: called once, when the stream is over.
     """
 
@@ -58,11 +58,18 @@ class OpenStream:
         self._chunked = self._blocked = False
         self._spoke = 0.0
 
-    def send(self, chunk: bytes) -> None:
-        """Send at once, or as soon as the client takes it; nothing once the stream has ended."""
+    def send(self, chunk: bytes, *, missed: bool = False) -> None:
+        """Send at once, or as soon as the client takes it; nothing once the stream has ended.
+
+        Args:
+            chunk: one or more whole SSE fields with a blank line.
+            missed: from before the client came. It is not slow because it missed much, so what is
+                `missed` may wait beside the `limit` of others.
+        """
         with self._lock:
             if self.ended:
                 return
+            self._limit += missed
             self._waiting.append(_framed(chunk) if self._chunked else chunk)
             if self._poll is not None and not self._blocked:
                 self._flush()
@@ -207,7 +214,8 @@ def let_go() -> None:
 def event_stream(opening: Iterable[bytes], stream: OpenStream) -> Response:
     """Answer with `opening`, then with all that is sent into `stream`.
 
-    Each chunk is one or more whole SSE fields with a blank line.
+    The first chunk goes out with the head, by the server's own means. From there on the writer
+    sends, so that a client that reads slowly, or not at all, holds no thread.
     """
     environ = request.environ
     headers = {"X-Accel-Buffering": "no"}  # nginx and its like pass each chunk on at once
@@ -216,21 +224,29 @@ def event_stream(opening: Iterable[bytes], stream: OpenStream) -> Response:
         return Response((), headers=headers, mimetype="text/event-stream")
 
     def chunks() -> Iterator[bytes]:
-        yield from opening
+        missed = iter(opening)
+        yield next(missed)
         if _lets_go.is_set():
             own = socket.socket(fileno=environ["gunicorn.socket"].detach())
             adopt(own, stream, chunked=environ["SERVER_PROTOCOL"] == "HTTP/1.1")
+            _send_all(missed, stream)
             raise HandedOver
         # Another server keeps its socket, and spends a thread on passing on what the writer says.
         here, there = socket.socketpair()
         adopt(there, stream, chunked=False)
         with here:
+            _send_all(missed, stream)
             while data := here.recv(65536):
                 yield data
 
     answer = Response(chunks(), headers=headers, mimetype="text/event-stream")
     answer.call_on_close(stream.abandon)
     return answer
+
+
+def _send_all(missed: Iterable[bytes], stream: OpenStream) -> None:
+    for chunk in missed:
+        stream.send(chunk, missed=True)
 
 
 def sse(event: str, data: bytes, event_id: str) -> bytes:

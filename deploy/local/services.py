@@ -119,15 +119,21 @@ def environment(site: Site, house: str) -> dict[str, str]:
 
 
 def _serves(site: Site, house: str) -> bool:
-    """Tell whether a service answers, and Eureka sends callers to it; the gateway knows all."""
+    """Tell whether a service answers and Eureka sends callers to it; the gateway is the last."""
     if not probes.answers(site.url(house, "/actuator/health/readiness")):
         return False
     if house == "gateway":
-        # Every worker has a view of its own, and each connection may meet another worker.
-        return all(_known_to_gateway(site) >= set(SERVICES.values()) for _ in range(10))
+        return _all_know_all(site)
     return bool(probes.registered(site.url("eureka")).get(SERVICES[house].upper()))
 
 
-def _known_to_gateway(site: Site) -> set[str]:
-    view = site.url("gateway", "/actuator/health/discoveryComposite/discoveryClient")
+def _all_know_all(site: Site) -> bool:
+    """Tell whether every service can call every other, as a customer's journey makes them do."""
+    # Each worker of the gateway has a view of its own, and each connection may meet another.
+    asked = [*SERVICES, *["gateway"] * 9]
+    return all(_known_to(site, house) >= set(SERVICES.values()) for house in asked)
+
+
+def _known_to(site: Site, house: str) -> set[str]:
+    view = site.url(house, "/actuator/health/discoveryComposite/discoveryClient")
     return set(probes.fetch(view).json().get("details", {}).get("services", ()))

@@ -481,7 +481,7 @@ class Quiet(WSGIRequestHandler):
 @pytest.fixture
 def address(app):
     server = make_server("127.0.0.1", 0, app, request_handler=Quiet)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     yield server.server_address
     server.shutdown()

@@ -14,6 +14,17 @@ from tests.contract.client import CheckedClient, checked
 
 
 @pytest.fixture
+def template(prepared) -> str:
+    return str(prepared("customer", migrated))
+
+
+def migrated(own: dict[str, str]) -> None:
+    engine = postgres.engine(properties("customer-service", own))
+    postgres.migrate(engine, "customer")
+    engine.dispose()
+
+
+@pytest.fixture
 def environment(database) -> Environment:
     return Environment(properties("customer-service", database))
 
@@ -22,7 +33,6 @@ def environment(database) -> Environment:
 def engine(environment) -> Iterator[sa.Engine]:
     """A database as `prepare` leaves it."""
     engine = postgres.engine(environment.properties)
-    postgres.migrate(engine, "customer")
     yield engine
     engine.dispose()
 

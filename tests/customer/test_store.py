@@ -33,6 +33,7 @@ def test_the_table_is_the_jvm_services(engine):
     assert [name for name, one in columns.items() if not one["nullable"]] == ["id", "email"]
 
 
+@pytest.mark.parametrize("template", ["template1"])
 def test_a_table_that_a_jvm_service_made_is_taken_over(database, environment):
     engine = postgres.engine(environment.properties)
     with engine.begin() as db:

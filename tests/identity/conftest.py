@@ -76,8 +76,7 @@ def changed(settings: Properties, changes: dict[str, str], profile: str = "test"
     return Environment(properties("identity-service", {**values, **changes}, profile))
 
 
-@pytest.fixture
-def settings(database: dict[str, str], redis_url: str) -> Properties:
+def _settings(database: dict[str, str], redis_url: str) -> Properties:
     return properties(
         "identity-service",
         {
@@ -90,6 +89,16 @@ def settings(database: dict[str, str], redis_url: str) -> Properties:
             "resilience4j.circuitbreaker.instances.redis.sliding-window-size": "4",
         },
     )
+
+
+@pytest.fixture
+def template(prepared, redis_url: str) -> str:
+    return str(prepared("identity", lambda own: prepare(Environment(_settings(own, redis_url)))))
+
+
+@pytest.fixture
+def settings(database: dict[str, str], redis_url: str) -> Properties:
+    return _settings(database, redis_url)
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ def test_a_second_start_changes_nothing(house: House):
     assert [house.rows(f"SELECT * FROM {table}") for table in tables] == before  # noqa: S608
 
 
+@pytest.mark.parametrize("template", ["template1"])
 def test_an_administrator_of_our_own_outside_development(
     settings: Properties, engine: sa.Engine, capfd: pytest.CaptureFixture[str]
 ):
@@ -93,6 +94,7 @@ INSERT INTO users (email, failed_login_attempts, password, status, username)
 """
 
 
+@pytest.mark.parametrize("template", ["template1"])
 def test_tables_that_a_jvm_service_made_are_taken_over(settings: Properties, engine: sa.Engine):
     """Accounts that differ by case alone, which it allows, must not stop the start."""
     ann = "$2a$04$wYcLTtbNXWULdLMLjK4hSOzUbpbL0Mz7TuN4jgQ3o4jC3ZkFvdpSu"

@@ -81,6 +81,7 @@ def test_the_custodian_fills_a_redis_that_forgot(house: House):
         assert house.redis.exists(key)
 
 
+@pytest.mark.parametrize("template", ["template1"])
 def test_the_custodian_waits_for_the_tables_that_prepare_makes(
     settings: Properties, redis_url: str
 ):

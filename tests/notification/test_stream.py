@@ -77,7 +77,7 @@ def serve(environment) -> Iterator[Callable[..., Any]]:
     def start(served: Environment = environment) -> Any:
         app = create_app(served)
         server = make_server("127.0.0.1", 0, app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         servers.append((server, thread))
         server.hub = app.extensions["deps"].hub  # type: ignore[attr-defined]

@@ -111,7 +111,7 @@ class Neighbours:
 
         self._server = make_server("127.0.0.1", 0, app, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 
     def close(self) -> None:
@@ -165,6 +165,17 @@ def desk(stripe_mock_url: str) -> Iterator[Desk]:
 
 
 @pytest.fixture
+def template(prepared) -> str:
+    return str(prepared("payment", migrated))
+
+
+def migrated(own: dict[str, str]) -> None:
+    engine = postgres.engine(properties("payment-service", own))
+    postgres.migrate(engine, "payment")
+    engine.dispose()
+
+
+@pytest.fixture
 def settings(database: dict[str, str], neighbours: Neighbours) -> Properties:
     simple = "spring.cloud.discovery.client.simple.instances"
     return properties(
@@ -186,7 +197,6 @@ def settings(database: dict[str, str], neighbours: Neighbours) -> Properties:
 @pytest.fixture
 def engine(settings: Properties) -> Iterator[Any]:
     made = postgres.engine(settings)
-    postgres.migrate(made, "payment")
     yield made
     made.dispose()
 

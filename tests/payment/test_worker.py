@@ -245,6 +245,7 @@ def test_a_companion_that_does_not_exist_is_told_so():
     assert run.stderr == "usage: python -m payment.worker {custodian,relay,clerk}\n"
 
 
+@pytest.mark.parametrize("template", ["template1"])
 def test_a_companion_waits_for_its_tables(database, settings):
     """It may be started before `prepare` has made them."""
     own = Environment(settings)
