@@ -13,6 +13,7 @@ import structlog
 from cloud import eureka
 from cloud.actuator.meters import served
 from cloud.config import Environment
+from cloud.config import health as config_server
 from cloud.errors import CloudError
 from cloud.eureka import folder
 
@@ -47,7 +48,8 @@ class Health:
             name: _Probe(name, check, limit.total_seconds()) for name, check in checks.items()
         }
         self._essential = tuple(name for name in checks if name in essential)
-        self._instant: Mapping[str, Callable[[], Component]] = {
+        self._instant: Mapping[str, Callable[[], Component | None]] = {
+            "configServer": lambda: config_server.component(environment.properties),
             "diskSpace": self._disk_space,
             "discoveryComposite": self._discovery,
             "livenessState": _UP.copy,

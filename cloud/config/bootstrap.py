@@ -4,6 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import structlog
 
 from cloud import logging
 from cloud.config import remote, sources
+from cloud.config.placeholders import UnsetError
 from cloud.config.properties import Properties
 from cloud.config.sources import PropertySource
 from cloud.errors import ConfigurationError
@@ -173,15 +175,33 @@ def load(
     known = _properties([*above, *own, *shared], profiles)
     if local:
         local(known)
-    fetched = remote.fetch_all(known, again=held is not None and remote.is_part_of(held))
+    answers = remote.fetch_all(known, again=held is not None and remote.is_part_of(held))
+    fetched = [source for answer in answers for source in answer.sources]
     ranked = [source for source in fetched if _profile_specific(source, profiles)]
     general = [source for source in fetched if source not in ranked]
     properties = _properties([*above, *ranked, *own, *general, *shared], profiles)
+    _prove(properties)
+    for answer in answers:
+        if answer.snapshot:
+            answer.snapshot.keep(answer.sources)
+    return properties
+
+
+def _prove(properties: Properties) -> None:
+    """Refuse a value that is wrong whoever reads it: it would stop the instance at another time.
+
+    Raises:
+        ConfigurationError: a cipher that no key opens, a ring of placeholders.
+    """
     for source in properties.sources:
         for key, found in source.values.items():
             if found.value.startswith("{cipher}"):
-                properties.get(key)  # so that a key that is wrong stops the start
-    return properties
+                # Empty when `encrypt.fail-on-error` is off.
+                if not properties.get(key):
+                    log.warning("cipher_not_opened", key=key, source=found.origin)
+            elif "${" in found.value and source.name != sources.ENVIRONMENT:
+                with suppress(UnsetError):
+                    properties.get(key)
 
 
 def _profiles(found: Sequence[PropertySource]) -> tuple[str, ...]:

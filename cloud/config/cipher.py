@@ -6,6 +6,7 @@ Interchangeable with Spring's `Encryptors.text` (AES) and `RsaSecretEncryptor`
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -15,12 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.padding import PKCS7
-from cryptography.hazmat.primitives.serialization import pkcs12
 
+from cloud import keystore
 from cloud.errors import ConfigurationError
 
 Decrypt = Callable[[str], str]
 
+_STORE = "encrypt.key-store.location"
+_KEY = re.compile(r"\{key:([^}]*)\}")
+_PEM = re.compile(r"-----[A-Z ]+-----")
 _IV = 16
 _ROUNDS = 1024
 
@@ -29,14 +33,15 @@ def decryptor(get: Callable[[str], str | None]) -> Decrypt:
     """Build what the `encrypt.*` properties ask for.
 
     Args:
-        get: gives a property; `encrypt.key`, or `encrypt.key-store.{location,password}`.
+        get: gives a property; `encrypt.key`, or `encrypt.key-store.{location,password}` with
+            `alias`, and `secret` when a key has a password of its own.
 
     Raises:
         ConfigurationError: no key is set, or the key cannot be read.
     """
-    key, store = get("encrypt.key"), get("encrypt.key-store.location")
-    if store:
-        return _rsa(_from_store(store, get("encrypt.key-store.password") or ""), get)
+    key = get("encrypt.key")
+    if get(_STORE):
+        return _by_alias(get)
     if key and "PRIVATE KEY" in key:
         return _rsa(_from_pem(key), get)
     if key:
@@ -91,23 +96,38 @@ def _rsa(key: rsa.RSAPrivateKey, get: Callable[[str], str | None]) -> Decrypt:
     return decrypt
 
 
-def _from_pem(text: str) -> rsa.RSAPrivateKey:
+def _by_alias(get: Callable[[str], str | None]) -> Decrypt:
+    """Open each text with the key that `{key:alias}` before it names, else with the usual one."""
+    location, password = get(_STORE) or "", get("encrypt.key-store.password") or ""
     try:
-        key = serialization.load_pem_private_key(text.encode(), None)
+        blob = Path(location.removeprefix("file://").removeprefix("file:")).read_bytes()
+        found = keystore.keys(blob, password, get("encrypt.key-store.secret") or password)
+    except OSError as error:
+        raise ConfigurationError(f"{_STORE} cannot be read: {error.strerror}") from None
+    except keystore.BadStoreError as error:
+        raise ConfigurationError(f"{_STORE} {error}") from None
+    only = next(iter(found)) if len(found) == 1 else ""
+    usual = get("encrypt.key-store.alias") or only
+
+    def decrypt(text: str) -> str:
+        named = _KEY.match(text)
+        alias = (named[1] if named else usual).lower()
+        if alias not in found:
+            raise ConfigurationError(f"{_STORE} holds no key of alias {alias!r}")
+        key = _checked(found[alias], _STORE)
+        return _rsa(key, get)(text[named.end() :] if named else text)
+
+    return decrypt
+
+
+def _from_pem(text: str) -> rsa.RSAPrivateKey:
+    # Lines may be spelled `\\n`, or be gone: an environment variable has one line only.
+    body = "".join(_PEM.sub("", text.replace("\\n", "\n")).split())
+    try:
+        key = serialization.load_der_private_key(base64.b64decode(body, validate=True), None)
     except (ValueError, TypeError):
         raise ConfigurationError("encrypt.key is no readable RSA private key") from None
     return _checked(key, "encrypt.key")
-
-
-def _from_store(location: str, password: str) -> rsa.RSAPrivateKey:
-    try:
-        blob = Path(location.removeprefix("file:")).read_bytes()
-        key = pkcs12.load_key_and_certificates(blob, password.encode())[0]
-    except (OSError, ValueError):
-        raise ConfigurationError(
-            "encrypt.key-store.location is no PKCS12 store that the password opens"
-        ) from None
-    return _checked(key, "encrypt.key-store.location")
 
 
 def _checked(key: object, name: str) -> rsa.RSAPrivateKey:

@@ -11,6 +11,11 @@ from cloud.errors import ConfigurationError
 
 Lookup = Callable[[str], str | None]
 
+
+class UnsetError(ConfigurationError):
+    """A placeholder has neither value nor default."""
+
+
 # Drawn once before workers fork: every process of an instance then resolves `${random.uuid}`
 # of one key to one value, today and after a refresh.
 _SEED = secrets.token_bytes(32)
@@ -26,7 +31,7 @@ def resolve(text: str, lookup: Lookup) -> str:
         lookup: gives the resolved value of a key, None when nobody sets it.
 
     Raises:
-        ConfigurationError: a placeholder has neither value nor default.
+        UnsetError: a placeholder has neither value nor default.
     """
     done: list[str] = []
     at = 0
@@ -50,7 +55,7 @@ def _value(body: str, lookup: Lookup) -> str:
     if found is not None:
         return found
     if default is None:
-        raise ConfigurationError(f"needs {key}, which is not set")
+        raise UnsetError(f"needs {key}, which is not set")
     return resolve(default, lookup)
 
 

@@ -143,20 +143,24 @@ class Properties:
             self._decrypt = self._decrypt or decryptor(self.get)
             return self._decrypt(text.removeprefix(_ENCRYPTED))
         except ConfigurationError as error:
-            raise ConfigurationError(f"cannot be decrypted: {error}") from None
+            fault = f"cannot be decrypted: {error}"
         except Exception:  # noqa: BLE001 - whatever fails, its text could hold the secret
-            raise ConfigurationError("cannot be decrypted with the key at hand") from None
+            fault = "cannot be decrypted with the key at hand"
+        if self.boolean("encrypt.fail-on-error", default=True):
+            raise ConfigurationError(fault)
+        return ""  # never the cipher's text: it would make a known password (Spring does so too)
 
     def get(self, key: str) -> str | None:
         """Return the value as text, None when no source has the key.
 
         Raises:
-            ConfigurationError: a placeholder or cipher in it cannot be resolved.
+            UnsetError: a placeholder in it has neither value nor default.
+            ConfigurationError: placeholders go in a ring, or a cipher does not open.
         """
         try:
             return self._resolved(key)
         except ConfigurationError as error:
-            raise self.wrong(key, str(error)) from None
+            raise type(error)(str(self.wrong(key, str(error)))) from None
 
     def wrong(self, key: str, fault: str) -> ConfigurationError:
         """Make the one line that stops a start: application, key, fault, where the value stands."""

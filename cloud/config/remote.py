@@ -7,7 +7,7 @@ reference), but for shorter time-outs, and for 401 and 403, which no second atte
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from time import perf_counter, sleep  # noqa: TID251 - the default of an argument
 from typing import Any
 from urllib.parse import quote
@@ -15,18 +15,20 @@ from urllib.parse import quote
 import requests
 import structlog
 
+from cloud.config import snapshot
 from cloud.config.discovery import AwayError, Server
 from cloud.config.imports import CONFIG, Import, imports
 from cloud.config.properties import Properties
+from cloud.config.snapshot import Snapshot
 from cloud.config.sources import PropertySource, PropertyValue, text_of
-from cloud.errors import CloudError, ConfigurationError, UnavailableError
+from cloud.errors import ConfigurationError, UnavailableError
 
 log = structlog.get_logger()
 
 CLIENT = "configClient"
 OVERRIDES = "configserver:overrides"
 
-_SOURCE = "configserver:"
+SOURCE = "configserver:"
 _PLACE = re.compile(r"\d+:\d+")
 _OK, _NOT_FOUND = 200, 404
 _REFUSED = (401, 403)
@@ -34,12 +36,25 @@ _REFUSED = (401, 403)
 
 def is_part_of(properties: Properties) -> bool:
     """Tell whether any of the properties came from a Config Server."""
-    return any(source.name.startswith(_SOURCE) for source in properties.sources)
+    return any(source.name.startswith(SOURCE) for source in properties.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one import said, or what it once said.
+
+    Attributes:
+        sources: highest precedence first.
+        snapshot: where they are to be kept once they have proved good; None when they need not be.
+    """
+
+    sources: Sequence[PropertySource]
+    snapshot: Snapshot | None = None
 
 
 def fetch_all(
     local: Properties, *, again: bool = False, pause: Callable[[float], None] = sleep
-) -> Sequence[PropertySource]:
+) -> list[Answer]:
     """Fetch what every `configserver:` entry of `spring.config.import` names.
 
     Args:
@@ -48,36 +63,46 @@ def fetch_all(
         pause: waits so many seconds between attempts.
 
     Returns:
-        Sources, highest precedence first; the last entry's before those of earlier ones.
+        One answer each, highest precedence first: the last entry's.
 
     Raises:
         ConfigurationError: an entry that is not `optional:`, or is to fail fast, had no answer
-            after its last attempt; or the server could not decrypt a value.
+            after its last attempt, and there is no snapshot; or the server could not decrypt a
+            value.
         UnavailableError: no answer this time (`again`).
     """
-    found: list[PropertySource] = []
-    if local.boolean(f"{CONFIG}.enabled", default=True):
-        for entry in imports(local):
-            asked = replace(entry, required=True, pauses=()) if again else entry
-            found = [
-                *_fetch(asked, pause, UnavailableError if again else ConfigurationError),
-                *found,
-            ]
-    return found
+    if not local.boolean(f"{CONFIG}.enabled", default=True):
+        return []
+    entries = list(imports(local))
+    keep = bool(entries) and snapshot.enabled(local)
+    found = []
+    for entry in entries:
+        kept = snapshot.of(local, entry) if keep else None
+        found.append(_again(entry, kept) if again else _fetch(entry, kept, pause))
+    return found[::-1]
 
 
-def _fetch(
-    entry: Import, pause: Callable[[float], None], failure: type[CloudError]
-) -> list[PropertySource]:
+def _again(entry: Import, kept: Snapshot | None) -> Answer:
+    try:
+        return Answer(_sources(_ask_all(entry), entry), kept)
+    except AwayError as error:
+        raise UnavailableError(_no_answer(entry, error, 1)) from None
+
+
+def _fetch(entry: Import, kept: Snapshot | None, pause: Callable[[float], None]) -> Answer:
     """Try until the pauses are used up; say once that there is something to wait for."""
-    started = perf_counter()
+    started, old = perf_counter(), _Old(kept)
     for number, wait in enumerate((*entry.pauses, None), 1):
         try:
             answer = _ask_all(entry)
             break
         except AwayError as error:
+            waited_s = perf_counter() - started
+            # A server that knows nothing of us is not away.
+            if error.status != _NOT_FOUND and old.will_do(wait, waited_s):
+                return old.answer(entry, error)
             if wait is None:
-                return _gave_up(entry, error, number, failure)
+                return _gave_up(entry, error, number, old.fault)
             if number == 1:
                 log.warning(
                     "waiting_for",
@@ -94,19 +119,58 @@ def _fetch(
         attempts=number,
         took_ms=round((perf_counter() - started) * 1000),
     )
-    return _sources(answer, entry)
+    return Answer(_sources(answer, entry), kept)
 
 
-def _gave_up(
-    entry: Import, error: AwayError, attempts: int, failure: type[CloudError]
-) -> list[PropertySource]:
-    if entry.required:
-        raise failure(
-            f"{entry.application}: no configuration from {entry.place}"
-            f" after {attempts} attempt(s): {error}"
+class _Old:
+    """A snapshot that is opened when the first attempt has failed.
+
+    Attributes:
+        fault: why it cannot be used, nothing when it can, or when there is none.
+    """
+
+    def __init__(self, kept: Snapshot | None) -> None:
+        self._kept = kept
+        self._opened = False
+        self._sources: list[PropertySource] | None = None
+        self.fault = ""
+
+    def will_do(self, wait_s: float | None, waited_s: float) -> bool:
+        """Tell whether it is there, and time to use it: there is no further attempt in time."""
+        if self._kept and not self._opened:
+            self._opened = True
+            try:
+                self._sources = self._kept.find()
+            except snapshot.UnusableError as error:
+                self.fault = f"; {error}"
+        if self._kept is None or self._sources is None:
+            return False
+        return wait_s is None or waited_s + wait_s > self._kept.wait_s
+
+    def answer(self, entry: Import, error: AwayError) -> Answer:
+        sources = self._sources or []
+        log.warning(
+            "config_snapshot_in_force",
+            config_server=entry.place,
+            taken=sources[0].values[snapshot.TAKEN].value,
+            file=sources[0].values[snapshot.TAKEN].origin,
+            reason=str(error),
         )
-    log.warning("config_server_away", config_server=entry.place, reason=str(error))
-    return []
+        return Answer(sources)
+
+
+def _gave_up(entry: Import, error: AwayError, attempts: int, fault: str) -> Answer:
+    if entry.required:
+        raise ConfigurationError(_no_answer(entry, error, attempts) + fault)
+    log.warning("config_server_away", config_server=entry.place, reason=f"{error}{fault}")
+    return Answer([])
+
+
+def _no_answer(entry: Import, error: AwayError, attempts: int) -> str:
+    return (
+        f"{entry.application}: no configuration from {entry.place}"
+        f" after {attempts} attempt(s): {error}"
+    )
 
 
 def _ask_all(entry: Import) -> dict[str, Any]:
@@ -168,7 +232,7 @@ def _sources(answer: Mapping[str, Any], entry: Import) -> list[PropertySource]:
     found = [PropertySource(CLIENT, known)] if known else []
     for source in answer["propertySources"]:
         name = str(source["name"])
-        named = name if name.startswith(_SOURCE) else f"{_SOURCE}{name}"
+        named = name if name.startswith(SOURCE) else f"{SOURCE}{name}"
         values = {key: _value(item, named) for key, item in source["source"].items()}
         for key, held in values.items():
             if key.startswith("invalid.") and held.value == "<n/a>":

@@ -234,7 +234,7 @@ def test_rsa_ciphers_open_with_the_private_key(tmp_path: Path, strong, algorithm
     ("given", "fault"),
     [
         pytest.param({"encrypt.key": "-----BEGIN RSA PRIVATE KEY-----"}, "no readable", id="PEM"),
-        pytest.param({"encrypt.key-store.location": "/none"}, "no PKCS12 store", id="store"),
+        pytest.param({"encrypt.key-store.location": "/none"}, "No such file", id="store"),
         pytest.param({"encrypt.key": "k", "encrypt.salt": "xyz"}, "not hexadecimal", id="salt"),
     ],
 )

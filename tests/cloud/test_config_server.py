@@ -81,7 +81,8 @@ def fetch(pauses: list[float], imported: str, **more: str) -> Properties:
         **{f"spring.cloud.config.{k}": v for k, v in more.items()},
     }
     local = Properties.of(given, "app", ("dev",))
-    return Properties("app", ("dev",), fetch_all(local, pause=pauses.append))
+    answers = fetch_all(local, pause=pauses.append)
+    return Properties("app", ("dev",), [source for one in answers for source in one.sources])
 
 
 LAYERS = {
@@ -173,8 +174,12 @@ def test_a_server_that_is_late_is_waited_for_with_one_line(wayward: Server, paus
     with structlog.testing.capture_logs() as lines:
         found = fetch(pauses, f"configserver:{wayward.url}?fail-fast=true")
     assert found.get("k") == "v"
-    assert [line["event"] for line in lines] == ["waiting_for", "configuration_fetched"]
-    assert lines[0]["dependency"] == "config-server"
+    assert [line["event"] for line in lines] == [
+        "config_snapshots_off",
+        "waiting_for",
+        "configuration_fetched",
+    ]
+    assert lines[1]["dependency"] == "config-server"
 
 
 def test_a_server_that_starts_later_than_we_do_is_found(pauses: list[float]):
@@ -194,7 +199,11 @@ def test_a_server_that_starts_later_than_we_do_is_found(pauses: list[float]):
         fetch_all(local, pause=pause)
     late[0].close()
     assert len(pauses) == 60
-    assert [line["event"] for line in lines] == ["waiting_for", "configuration_fetched"]
+    assert [line["event"] for line in lines] == [
+        "config_snapshots_off",
+        "waiting_for",
+        "configuration_fetched",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -344,7 +353,7 @@ def test_credentials_are_sent_and_never_logged(
     sent = wayward.asked[0][1]["authorization"].removeprefix("Basic ")
     assert base64.b64decode(sent).decode() == login
     assert "hunt" not in repr(lines)
-    assert lines[0]["config_server"] == wayward.url
+    assert lines[1]["config_server"] == wayward.url
 
 
 def test_later_entries_win(wayward: Server, pauses: list[float]):
