@@ -154,6 +154,8 @@ def test_every_worker_sees_the_registry(house, eureka_url):
 def test_a_killed_process_is_replaced_and_the_lease_stays(house, eureka_url, door, name):  # noqa: F811
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: up(served, eureka_url))
+    # UP means that one worker serves; gunicorn forks the next a moment later.
+    eventually(lambda: len(served.pids("worker")) == 2)
     before = served.pids(name)
     os.kill(min(before), signal.SIGKILL)
     eventually(lambda: len(served.pids(name)) == len(before) and served.pids(name) != before)
