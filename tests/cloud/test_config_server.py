@@ -1,10 +1,8 @@
 """The Config Server: the real one, and one that misbehaves on a real socket."""
 
 import base64
-import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,53 +12,7 @@ import structlog
 from cloud.config import Environment, Properties, load
 from cloud.config.remote import fetch_all
 from cloud.errors import ConfigurationError, UnavailableError
-
-Reply = Callable[[str, dict[str, str]], tuple[int, object]]
-NOWHERE = "http://127.0.0.1:1"
-
-
-class Server:
-    """Answers as `reply` says and remembers what was asked."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.reply: Reply = lambda _path, _headers: (200, answer())
-        self.asked: list[tuple[str, dict[str, str]]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                outer.asked.append((self.path, headers))
-                status, body = outer.reply(self.path, headers)
-                content = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "http://elsewhere.invalid/")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-
-    @property
-    def paths(self) -> list[str]:
-        return [path for path, _ in self.asked]
-
-
-def answer(*sources: tuple[str, Mapping[str, object]], **more: object) -> dict[str, object]:
-    listed = [{"name": name, "source": values} for name, values in sources]
-    return {"name": "app", "profiles": ["dev"], "propertySources": listed, **more}
+from tests.cloud.config_server import NOWHERE, Server, answer
 
 
 @pytest.fixture
