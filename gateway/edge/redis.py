@@ -87,6 +87,7 @@ class Redis:
 
     Attributes:
         run_id: names the present life of the server.
+        connected: set while Redis is there.
     """
 
     def __init__(self, settings: RedisSettings) -> None:
@@ -94,6 +95,7 @@ class Redis:
         self._live: _Connection | None = None
         self._away = False
         self.run_id = ""
+        self.connected = asyncio.Event()
 
     async def run(self, script: Script, keys: Sequence[bytes | str], args: Sequence[Word]) -> Any:
         """Run a script.
@@ -140,10 +142,12 @@ class Redis:
                 self._away = False
                 log.info("redis_back")
             self._live = live
+            self.connected.set()
             try:
                 await live.lost
             finally:
                 self._live = None
+                self.connected.clear()
                 live.transport.abort()
             self._report("connection lost")
 

@@ -6,7 +6,9 @@ import os
 import random
 import signal
 import socket
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 import structlog
@@ -18,7 +20,8 @@ from cloud import eureka, tracing
 from cloud.balancer import Balancer
 from cloud.breaker import Breakers
 from cloud.config import Environment, Properties
-from cloud.errors import CloudError, ConfigurationError
+from cloud.errors import CloudError, ConfigurationError, UnavailableError
+from cloud.eureka import folder
 from cloud.retry import RetryBudget
 from gateway.edge.local import Local, Wsgi
 from gateway.edge.observed import Observed
@@ -28,6 +31,7 @@ from gateway.exchange import Exchange, Reply, Tools
 from gateway.handler import Gateway, Rules
 from gateway.handler.added import Added
 from gateway.handler.guard import Guard
+from gateway.handler.memory import Memory
 from gateway.proxy import Proxy
 from gateway.route import locates
 from gateway.settings import Settings, spring_option
@@ -35,6 +39,8 @@ from gateway.settings import Settings, spring_option
 log = structlog.get_logger(__name__)
 
 _TICK_S = 0.1
+_LEARN_S = 0.2
+_SETTLED_S = 0.5
 _RANDOM_BITS = 56
 _RETRY_ACCEPT_S = 0.2
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -67,8 +73,9 @@ class Edge:
         self._added = Added(environment.properties)
         self._services: tuple[str, ...] = ()
         rules = self._compile(environment.properties, settings)
-        guard = Guard(self._redis, self.loop.time, workers)
-        self._gateway = Gateway(rules, guard, self._local.handle)
+        memory = Memory(folder.run_folder(environment.properties), time.time)
+        self._guard = Guard(self._redis, memory, self.loop.time, workers)
+        self._gateway = Gateway(rules, self._guard, self._local.handle)
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._served = 0
@@ -207,6 +214,20 @@ class Edge:
         """Begin what runs beside the requests."""
         self._spawn(self._redis.stay_connected())
         self._spawn(self._keep_time())
+        self._spawn(self._keep_learning())
+
+    async def settled(self) -> None:
+        """Wait for Redis, but not long: the first requests are checked as all others are."""
+        with suppress(UnavailableError, TimeoutError):
+            async with asyncio.timeout(_SETTLED_S):
+                await self._redis.connected.wait()
+                await self._guard.learn()
+
+    async def _keep_learning(self) -> None:
+        while True:
+            await asyncio.sleep(_LEARN_S)
+            with suppress(UnavailableError):
+                await self._guard.learn()
 
     async def _keep_time(self) -> None:
         turn = 0
@@ -273,6 +294,7 @@ class EdgeWorker(Worker):
         environment: Environment = application.extensions["environment"]
         edge = Edge(application.wsgi_app, environment, self.cfg.workers)
         edge.start()
+        await edge.settled()
         for listener in self.sockets:
             edge.listen(_plain(listener))
         port = edge.settings.compat_port

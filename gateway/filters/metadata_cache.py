@@ -65,7 +65,8 @@ STALE = Script("return redis.call('GET', KEYS[1])")
 
 _LOCK_MS = 3000
 _POLL_S = 0.02
-_POLLS = 100
+_POLLS = 50
+_PATIENCE_S = 1.0
 _LARGEST = 64 * 1024
 _MOST = 1000
 _STALE_S = 600
@@ -191,7 +192,7 @@ class _Cache:
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         try:
-            found = await asyncio.shield(flight)
+            found = await self._patiently(flight, key, leads=leads)
         except asyncio.CancelledError:
             if leads:
                 flight.add_done_callback(_drop)
@@ -200,7 +201,24 @@ class _Cache:
             result = found.result if leads or found.result != "miss" else "hit"
             _requests.labels(exchange.route, result).inc()
             return _serve(exchange, found, result, self._now())
-        return found if leads else await self._pass(exchange, proceed)
+        return found if leads and found else await self._pass(exchange, proceed)
+
+    async def _patiently(
+        self, flight: "asyncio.Task[Entry | Reply]", key: str, *, leads: bool
+    ) -> Entry | Reply | None:
+        """Wait for the one fetch, but not as long as a service that hangs may take.
+
+        Then an older copy will do. Without one, only who began the fetch has to wait on; the
+        others get None, and ask for themselves.
+        """
+        done, _ = await asyncio.wait([flight], timeout=_PATIENCE_S)
+        if not done:
+            stale = await self._copy(key)
+            if stale is not None and leads:
+                flight.add_done_callback(_drop)
+            if stale is not None or not leads:
+                return stale
+        return await asyncio.shield(flight)
 
     async def _pass(self, exchange: Exchange, proceed: Handler) -> Reply:
         _requests.labels(exchange.route, "pass").inc()
@@ -274,6 +292,9 @@ class _Cache:
 
     async def _stale(self, key: str) -> Entry | None:
         await self._quietly(RELEASE, (f"nozie:gateway:fetching:{key}",))
+        return await self._copy(key)
+
+    async def _copy(self, key: str) -> Entry | None:
         held = await self._quietly(STALE, (f"nozie:gateway:stale:{key}",))
         return None if held is None else Entry.load(held, "stale")
 

@@ -2,17 +2,21 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from math import inf
 from typing import Any, Protocol
 
 from cloud.errors import ThrottledError, UnauthenticatedError, UnavailableError
 from gateway.exchange import Script
 from gateway.handler.access import Access, Windows
+from gateway.handler.memory import Memory, Revocation
 from gateway.handler.tokens import Identity
 from gateway.settings import Limits
 
 # Identity names here the run of Redis that holds every live revocation. Elsewhere (a Redis that
 # lost its memory) the absence of a key proves nothing.
 EPOCH = "nozie:identity:epoch"
+# Identity notes here what it revokes, as it goes: known to all gateways before anybody asks.
+REVOCATIONS = "nozie:identity:revocations"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # KEYS: epoch, revoked token, counter (each may be empty). ARGV: run id, window in seconds, limit.
@@ -29,6 +33,15 @@ end
 return {0, known, count}
 """
 )
+
+# KEYS: epoch, revocations. ARGV: run id, the last entry read ("-" for none), most entries.
+LEARN = Script(
+    """
+local known = redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
+return {known, redis.call('XRANGE', KEYS[2], ARGV[2], '+', 'COUNT', ARGV[3])}
+"""
+)
+_AT_ONCE = 1000
 
 
 class Store(Protocol):
@@ -48,13 +61,15 @@ class Guard:
     divided while each counts for itself.
     """
 
-    def __init__(self, store: Store, now: Callable[[], float], share: int = 1) -> None:
+    def __init__(
+        self, store: Store, memory: Memory, now: Callable[[], float], share: int = 1
+    ) -> None:
         self._store = store
+        self._memory = memory
         self._now = now
         self._share = share
         self._windows = Windows()
-        self._revoked: dict[str, float] = {}
-        self._good = now()
+        self._read = ("", "-")
 
     async def check(
         self,
@@ -72,9 +87,11 @@ class Guard:
             ThrottledError: too many of its kind.
             UnavailableError: nobody can tell, for too long, whether its token was revoked.
         """
-        revoked_key = identity.revoked_key if identity is not None else ""
-        if revoked_key in self._revoked:
-            raise UnauthenticatedError("Token has been revoked")
+        revoked_key = ""
+        if identity is not None:
+            revoked_key = identity.revoked_key
+            if identity.principal.jti in self._memory:
+                raise UnauthenticatedError("Token has been revoked")
         bucket, limit = _limit(client, identity, access, limits)
         if not (revoked_key or bucket):
             return
@@ -83,41 +100,63 @@ class Guard:
                 CHECK, (EPOCH, revoked_key, bucket), (self._store.run_id, limits.window_s, limit)
             )
         except UnavailableError:
-            revoked, known, limit = 0, 0, -(-limit // self._share)
+            limit = -(-limit // self._share)
             window = timedelta(seconds=limits.window_s)
             count = self._windows.count(bucket, window, self._now()) if bucket else 0
             # Which issuer it is does not matter now: nothing at all is known.
-            self._ensure_recent(method, identity, access, grace_s)
+            self._ensure_unknown(method, identity, access, grace_s)
         else:
             if revoked and identity is not None:
-                self._remember(identity)
+                self._memory.add([(identity.principal.jti, identity.expires_at)])
                 raise UnauthenticatedError("Token has been revoked")
-            self._learn(known, method, identity, access, grace_s)
+            if not known:
+                # An issuer that keeps no sessions keeps no epoch either, and then absence is all
+                # that Redis can tell.
+                known = identity is not None and identity.principal.sid is None
+                self._ensure_unknown(method, identity, access, inf if known else grace_s)
+            if known:
+                self._memory.believed()
         if bucket and count > limit:
             raise ThrottledError("Too many requests", timedelta(seconds=limits.window_s))
 
-    def _learn(
-        self, known: int, method: str, identity: Identity | None, access: Access, grace_s: float
-    ) -> None:
-        # An issuer that keeps no sessions keeps no epoch either, and then absence is all there is.
-        if known or identity is None or identity.principal.sid is None:
-            self._good = self._now()
-        else:
-            self._ensure_recent(method, identity, access, grace_s)
-
-    def _ensure_recent(
+    def _ensure_unknown(
         self, method: str, identity: Identity | None, access: Access, grace_s: float
     ) -> None:
-        if identity is None or self._now() - self._good <= grace_s:
+        """Go by what the instance knows: no worker may believe what another knows better."""
+        if identity is None:
             return
-        if access.roles or method not in _READS:
+        self._memory.catch_up()
+        if identity.principal.jti in self._memory:
+            raise UnauthenticatedError("Token has been revoked")
+        grave = bool(access.roles) or method not in _READS
+        if grave and self._memory.doubtful_for_s() > grace_s:
             raise UnavailableError("Access cannot be checked at the moment")
 
-    def _remember(self, identity: Identity) -> None:
-        """Keep it out for the rest of its life, whatever happens to Redis."""
-        if len(self._revoked) >= 10_000:  # noqa: PLR2004 - some hundred bytes each
-            self._revoked.pop(next(iter(self._revoked)))
-        self._revoked[identity.revoked_key] = identity.expires_at
+    async def learn(self) -> None:
+        """Take over what identity has revoked since the last time, asked for or not.
+
+        Raises:
+            UnavailableError: Redis is away.
+        """
+        more = True
+        while more:
+            run, last = self._read
+            run_id = self._store.run_id
+            after = f"({last}" if last != "-" and run == run_id else "-"
+            known, entries = await self._store.run(
+                LEARN, (EPOCH, REVOCATIONS), (run_id, after, _AT_ONCE)
+            )
+            self._memory.add(_revocation(fields) for _, fields in entries)
+            if entries:
+                self._read = (run_id, entries[-1][0].decode())
+            if known:
+                self._memory.believed()
+            more = len(entries) == _AT_ONCE
+
+
+def _revocation(fields: Sequence[bytes]) -> Revocation:
+    told = dict(zip(fields[::2], fields[1::2], strict=True))
+    return told[b"jti"].decode(), float(told[b"exp"])
 
 
 def _limit(

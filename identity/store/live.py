@@ -28,6 +28,10 @@ log = structlog.get_logger()
 # another run, the absence of a `token:blacklist:` key there proves nothing.
 EPOCH: Final = "nozie:identity:epoch"
 _NEXT_EPOCH: Final = "nozie:identity:epoch:next"
+# A stream of what was revoked, as it goes: gateways follow it, and know of a revocation before
+# anybody tries the token, also when Redis is away by then.
+REVOCATIONS: Final = "nozie:identity:revocations"
+_MOST_TOLD: Final = 10_000
 _PERMISSIONS_LIFE: Final = timedelta(hours=1)
 _BATCH: Final = 500
 _LOCK: Final = 80_85_01
@@ -220,6 +224,8 @@ def _put_member(pipe: Pipeline, key: str, member: str, expires_at: datetime, now
 def _put_revoked(pipe: Pipeline, token: AccessToken, now: datetime) -> None:
     left = math.ceil((token.expires_at - now).total_seconds())
     pipe.set(f"token:blacklist:{token.jti}", "1", ex=max(1, left))
+    told: dict[Any, Any] = {"jti": token.jti, "exp": math.ceil(token.expires_at.timestamp())}
+    pipe.xadd(REVOCATIONS, told, maxlen=_MOST_TOLD)
 
 
 def _put_permissions(pipe: Pipeline, user: User) -> None:

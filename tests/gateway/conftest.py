@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -208,6 +209,8 @@ class Gateway:
         tree: dict[str, object] | None = None,
     ) -> None:
         self.port = free_port()
+        self._run = tempfile.TemporaryDirectory(prefix="nozie-gateway-")
+        self.run_folder = self._run.name
         served = (ROOT / "deploy" / "config" / "api-gateway.yml").read_text()
         tree = yaml.safe_load(served) if tree is None else tree
         flat = {
@@ -216,6 +219,7 @@ class Gateway:
             "spring.profiles.active": "test",
             "eureka.client.enabled": False,
             "nozie.server.deregister-wait": "0s",
+            "nozie.server.run-dir": self._run.name,
             "management.tracing.sampling.probability": 0,
             "nozie.gateway.limits.user": 10**6,
             "nozie.gateway.limits.ip": 10**6,
@@ -291,6 +295,7 @@ class Gateway:
             self._reader.join(WAIT_S)
             assert self.process.stdout is not None
             self.process.stdout.close()
+            self._run.cleanup()
 
 
 class Answer:

@@ -220,6 +220,29 @@ def test_the_first_who_asks_may_leave_without_harm_to_the_others(gateway, movies
     assert movies.asked["i"] == 1
 
 
+def test_who_asks_beside_a_fetch_that_hangs_soon_asks_for_himself(gateway, movies):
+    movies.go_on.clear()
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(ask, gateway, "hanging", user) for user in range(3)]
+        eventually(lambda: movies.asked["hanging"] == 3)
+        movies.go_on.set()
+        assert {each.result().status for each in waiting} == {200}
+
+
+def test_an_older_copy_serves_while_a_fetch_hangs(gateway, movies):
+    body = ask(gateway, "short").body
+    eventually(lambda: ask(gateway, "short").headers["x-cache"] == "MISS")
+    number = json.loads(body)["number"] + 1
+    eventually(lambda: movies.asked["short"] == number)
+    movies.go_on.clear()
+    stale = eventually(
+        lambda: (found := ask(gateway, "short")).headers["x-cache"] == "STALE" and found
+    )
+    assert (stale.status, stale.json()["number"]) == (200, number)
+    movies.go_on.set()
+    eventually(lambda: ask(gateway, "short").json()["number"] > number)
+
+
 @pytest.mark.parametrize(("name", "kept"), [("large", False), ("chunked", True)])
 def test_large_answers_pass_whole(gateway, movies, name, kept):
     answers = [ask(gateway, name) for _ in range(2)]

@@ -16,6 +16,7 @@ from gateway.handler.access import AccessRules, Windows
 from gateway.handler.arrival import RefusedError, arrive, new_correlation_id
 from gateway.handler.cors import CorsRules
 from gateway.handler.guard import Guard
+from gateway.handler.memory import Memory
 from gateway.handler.tokens import Tokens
 from gateway.settings import Cors, Settings
 
@@ -369,7 +370,7 @@ class Door:
     def __init__(self, *answers, share=1, sid=None):
         self.now = 0.0
         self.store = Store(*answers)
-        self.guard = Guard(self.store, lambda: self.now, share)
+        self.guard = Guard(self.store, Memory(None, lambda: self.now), lambda: self.now, share)
         self.identity = Tokens("s" * 64, Clock()).identify(token(sid=sid) if sid else token())
         self.access = AccessRules(SETTINGS)
 

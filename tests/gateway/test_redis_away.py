@@ -1,7 +1,9 @@
 """Redis gone, back, and back without its memory; an upstream that dies and returns."""
 
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from tests.gateway.conftest import Gateway, Upstream, bearer, eventually
 from tests.ports import free_port
 
 EPOCH = "nozie:identity:epoch"
+REVOCATIONS = "nozie:identity:revocations"
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 
 
@@ -98,6 +101,68 @@ def test_a_revoked_token_never_works_again_whatever_redis_forgets(door, own_redi
     eventually(lambda: door.ask("/api/movies", "POST", Authorization=other).status == 503)
     own_redis.remember()
     assert door.ask("/api/movies", "POST", Authorization=other).status == 200
+
+
+def told(own: OwnRedis, jti: str) -> None:
+    """Revoke as identity does."""
+    own.client.set(f"token:blacklist:{jti}", "1", ex=600)
+    own.client.xadd(REVOCATIONS, {"jti": jti, "exp": int(time.time()) + 600})
+
+
+@pytest.mark.parametrize("tried", [True, False], ids=["tried before", "never tried before"])
+def test_no_worker_believes_a_revoked_token_while_redis_is_away_or_empty(
+    own_redis, upstream, tried
+):
+    """Neither the one that never saw it, nor one that is forked while nobody can be asked."""
+    own_redis.remember()
+    running = Gateway(
+        {
+            "spring.data.redis.host": "127.0.0.1",
+            "spring.data.redis.port": own_redis.port,
+            f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{upstream.port}",
+        },
+        workers=3,
+    )
+    revoked, other = bearer(7, jti=f"jti-{tried}", sid="1"), bearer(8, sid="2")
+
+    def statuses(authorization: str) -> set[int]:
+        return {running.ask("/api/movies", Authorization=authorization).status for _ in range(40)}
+
+    try:
+        if tried:
+            # An identity service of the JVM writes the key alone: the one worker that is asked
+            # tells the others.
+            own_redis.client.set(f"token:blacklist:jti-{tried}", "1", ex=600)
+            assert running.ask("/api/movies", Authorization=revoked).status == 401
+        else:
+            told(own_redis, f"jti-{tried}")
+            shared = Path(running.run_folder) / "revoked.jsonl"
+            eventually(lambda: f"jti-{tried}" in shared.read_text())
+        own_redis.kill()
+        assert statuses(revoked) == {401}
+        before = running.workers()
+        for worker in before[:2]:
+            os.kill(worker, signal.SIGKILL)
+        eventually(lambda: len(set(running.workers()) - set(before)) == 2)
+        eventually(lambda: sum("routes_loaded" in line for line in running.lines) >= 5)
+        assert statuses(revoked) == {401}
+        own_redis.start()  # empty, and nobody has filled it yet
+        eventually(lambda: sum("redis_back" in line for line in running.lines) >= 3)
+        assert statuses(revoked) == {401}
+        own_redis.remember()  # an identity service that would have lost its record, too
+        assert statuses(revoked) == {401}
+        assert statuses(other) == {200}
+    finally:
+        running.stop()
+
+
+def test_anonymous_requests_do_not_renew_the_grace_of_tokens(door, own_redis):
+    auth = bearer(7, sid="1")  # nobody has set the mark: this Redis proves nothing
+    deadline = time.monotonic() + 15
+    while door.ask("/api/movies", "POST", Authorization=auth).status != 503:
+        assert door.ask("/search/x").status == 200
+        assert time.monotonic() < deadline
+    assert door.ask("/search/x").status == 200
 
 
 def test_a_redis_that_hangs_costs_little_and_is_given_up(door, own_redis):
