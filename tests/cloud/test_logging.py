@@ -199,3 +199,40 @@ stdlib.getLogger("quiet").warning("third")
 stdlib.getLogger("other").info("fourth")
 """)
     assert [line["message"] for line in lines] == ["first", "third"]
+
+
+def test_an_operators_level_goes_before_configuration_and_a_reset_restores_it():
+    """A reset must not silence anything, nor lose a level that a library had set itself."""
+    lines = run("""
+own = stdlib.getLogger("library")
+own.setLevel("ERROR")
+logging.set_levels({"ROOT": "OFF", "identity": "TRACE", "library": "DEBUG", "cloud": "WARN"})
+own.debug("first")
+own.debug("traced") if stdlib.getLogger("identity.x").isEnabledFor(5) else None
+stdlib.getLogger("elsewhere").critical("not to be seen")
+stdlib.getLogger("cloud.x").info("not to be seen")
+again = Properties.of({**values, "logging.level.root": "WARN"}, "identity-service", ("dev",))
+logging.configure(again, "worker-1")
+stdlib.getLogger("elsewhere").critical("not to be seen after a refresh either")
+logging.set_levels({})
+stdlib.getLogger("elsewhere").warning("second")
+stdlib.getLogger("cloud.x").debug("third")
+own.warning("not to be seen")
+assert own.level == 40
+""")
+    assert [line["message"] for line in lines] == ["first", "traced", "second", "third"]
+
+
+def test_levels_of_groups_are_those_of_their_members():
+    levels = logging.levels_of(
+        Properties.of(
+            {
+                "logging.level.films": "debug",
+                "logging.level.movie": "WARN",
+                "logging.level.sql": "OFF",
+                "logging.group.films": "movie, poster",
+            }
+        )
+    )
+    assert (levels["poster"], levels["movie"], levels["sqlalchemy.engine"]) == (10, 30, 51)
+    assert not {"films", "sql"} & levels.keys()
