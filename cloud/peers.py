@@ -61,6 +61,7 @@ class Peers:
     def __init__(self, run: Path) -> None:
         self._folder = run / FOLDER
         self._handlers: dict[str, Handler] = {}
+        self._at_begin: list[Callable[[], object]] = []
         self._process = "alone"
         self._listening_in = 0
 
@@ -70,6 +71,14 @@ class Peers:
         It runs in a thread of its own process, one question at a time.
         """
         self._handlers[topic] = handler
+
+    def at_begin(self, work: Callable[[], object]) -> None:
+        """Have `work` done whenever a process begins: it asks the others for what it missed.
+
+        Who changes something in all processes does so in its own before it asks the others: then
+        no process that is just born can miss it.
+        """
+        self._at_begin.append(work)
 
     def begin(self, process: str) -> None:
         """Listen, under this name, until the process ends; call after the fork."""
@@ -83,6 +92,8 @@ class Peers:
             listener.bind(path)
         listener.listen(_BACKLOG)
         threading.Thread(target=self._serve, args=(listener,), name="peers", daemon=True).start()
+        for work in self._at_begin:
+            work()
 
     def ask(self, topic: str, what: Any = None, *, limit_s: float = _LIMIT_S) -> list[Reply]:
         """Ask all processes of the instance that answer `topic`, this one included.
@@ -110,9 +121,13 @@ class Peers:
                     line.connect(f"{short}/{name}")
                 line.sendall(question)
                 line.shutdown(socket.SHUT_WR)
-                answer = orjson.loads(_all_of(line, deadline))
+                told = _all_of(line, deadline)
+            # Who hangs up without a word ends just now.
+            answer = orjson.loads(told) if told else None
+        except ConnectionResetError:
+            return None
         except (ConnectionRefusedError, FileNotFoundError):
-            # Its process is gone, or ends just now.
+            # Its process is gone.
             with suppress(FileNotFoundError):
                 (self._folder / name).unlink()
             return None
