@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 
 import cloud
 from cloud import security
-from cloud.actuator import meters, refresh
+from cloud.actuator import loggers, meters
 from cloud.actuator.answers import answer
 from cloud.actuator.health import Check, Health
 from cloud.config import Environment
@@ -25,7 +25,9 @@ __all__ = ["Check", "install"]
 # A group of endpoints is a module here. Its function adds its rooms to the blueprint, below the
 # guard of all, and gives its links: name to path, as the index lists them.
 Install = Callable[[Blueprint, Environment], Mapping[str, str]]
-_GROUPS: tuple[Install, ...] = (refresh.install,)
+_GROUPS: tuple[Install, ...] = (
+    loggers.install,
+)
 
 _LINKS = {
     "self": "",
