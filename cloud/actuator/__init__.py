@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 
 import cloud
 from cloud import security
-from cloud.actuator import loggers, meters
+from cloud.actuator import loggers, meters, refresh
 from cloud.actuator.answers import answer
 from cloud.actuator.health import Check, Health
 from cloud.config import Environment
@@ -27,6 +27,7 @@ __all__ = ["Check", "install"]
 Install = Callable[[Blueprint, Environment], Mapping[str, str]]
 _GROUPS: tuple[Install, ...] = (
     loggers.install,
+    refresh.install,
 )
 
 _LINKS = {

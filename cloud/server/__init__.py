@@ -16,6 +16,7 @@ from prometheus_client import multiprocess
 
 from cloud.config import environment
 from cloud.peers import peers
+from cloud.refresh import refresher
 from cloud.server.companions import Companions
 from cloud.server.registrar import companions_of
 from cloud.server.settings import (
@@ -34,12 +35,15 @@ if HOUSE:
     sys.excepthook = stop_in_one_line
     ENVIRONMENT = environment(HOUSE)
     globals().update(settings(ENVIRONMENT.properties))
+    refresher(ENVIRONMENT)  # for all that fork from here to have it
+    COMPANIONS: list[Companions] = []
 
 
 def on_starting(arbiter: Arbiter) -> None:
     """Begin with a clean run folder, unless another arbiter still serves from it."""
     if not arbiter.master_pid:
         clear_run_folder(ENVIRONMENT.properties)
+        refresher(ENVIRONMENT).begin()
 
 
 def when_ready(arbiter: Arbiter) -> None:
@@ -49,14 +53,23 @@ def when_ready(arbiter: Arbiter) -> None:
     gc.collect()
     gc.freeze()
     port = arbiter.LISTENERS[0].sock.getsockname()[1]
-    Companions(arbiter, ENVIRONMENT, companions_of(str(HOUSE), ENVIRONMENT, port)).install()
+    companions = Companions(arbiter, ENVIRONMENT, companions_of(str(HOUSE), ENVIRONMENT, port))
+    companions.install()
+    COMPANIONS.append(companions)
+
+
+def on_reload(_arbiter: Arbiter) -> None:
+    """Follow SIGHUP, which replaces the workers, with a refresh for them and the companions."""
+    for companions in COMPANIONS:
+        companions.refresh()
 
 
 def post_fork(_arbiter: Arbiter, worker: Worker) -> None:
     """Give the worker what does not survive a fork."""
     process = f"worker-{worker.age}"
-    begin_process(ENVIRONMENT.properties, process)
+    begin_process(ENVIRONMENT, process)
     peers(ENVIRONMENT).begin(process)
+    refresher(ENVIRONMENT).catch_up()
 
 
 def post_worker_init(worker: Worker) -> None:

@@ -15,29 +15,32 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import setproctitle
 import structlog
 from gunicorn.arbiter import Arbiter
 from prometheus_client import multiprocess
 
-from cloud.config import Environment, environment
+from cloud.config import Environment, Properties, environment
+from cloud.errors import CloudError
 from cloud.eureka import folder
 from cloud.peers import peers
+from cloud.refresh import refresher
 from cloud.server.settings import begin_process
 
 log = structlog.get_logger()
 
 Manner = Literal["drain", "now", "hand over"]
-Work = Callable[[Environment, "Orders"], None]
+Work = Callable[[Environment, Any], None]
 
 _MANNERS: dict[int, Manner] = {
     signal.SIGTERM: "drain",
     signal.SIGQUIT: "now",
     signal.SIGUSR2: "hand over",
 }
-_ORDERS = frozenset(_MANNERS)
+_ORDERS = frozenset({*_MANNERS, signal.SIGHUP})
 _LOOK_AROUND_S = 0.5
 _STEADY_S = 60.0
 _LONGEST_PAUSE_S = 30.0
@@ -45,15 +48,42 @@ _LONGEST_PAUSE_S = 30.0
 REGISTRAR = "registrar"
 PREPARE = "prepare"
 
+# What a companion is not built from, or follows by itself.
+_NO_CONCERN = ("logging.", "management.", "eureka.", "info.", "spring.cloud.", "nozie.web.")
+
 
 class Orders(threading.Event):
     """Set when the companion must end.
 
     Attributes:
         manner: how: after a drain, at once, or handing its role to a successor.
+        round: set when what the companion is at must end, which then begins anew unless the
+            companion itself must end.
     """
 
     manner: Manner = "drain"
+    again = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.round = threading.Event()
+
+    def set(self) -> None:
+        super().set()
+        self.round.set()
+
+    def begin_round(self) -> threading.Event:
+        """Give the event of a new round."""
+        self.again, self.round = False, threading.Event()
+        if self.is_set():
+            self.round.set()
+        return self.round
+
+    def start_over(self, _properties: Properties, changed: frozenset[str]) -> None:
+        """End the round, to begin anew with other settings."""
+        if not all(key.startswith(_NO_CONCERN) for key in changed):
+            self.again = True
+            self.round.set()
 
 
 @dataclass
@@ -156,24 +186,47 @@ class Companions:
         """Be the companion: everything from here on runs in the child, which never returns."""
         for number in (*self._arbiter.SIGNALS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        # Ctrl-C and a hang-up reach the whole process group; companions wait for the arbiter.
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        # Ctrl-C and a hang-up reach the whole process group; companions wait for the arbiter, who
+        # tells the registrar alone of a hang-up.
+        ignored = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
+        for number in ignored - ({signal.SIGHUP} if companion.name == REGISTRAR else set()):
             signal.signal(number, signal.SIG_IGN)
         for listener in self._arbiter.LISTENERS:
             listener.sock.close()
         properties = self._environment.properties
         setproctitle.setproctitle(f"gunicorn: {companion.name} [{properties.application}]")
         orders = Orders()
-        threading.Thread(target=_guard, args=(orders, arbiter_pid), daemon=True).start()
+        refresh = partial(_refresh, self._environment)
+        guard = threading.Thread(target=_guard, args=(orders, arbiter_pid, refresh), daemon=True)
+        guard.start()
         try:
             # The registrar has no spans of its own, and no need of what sends them.
-            begin_process(properties, companion.name, traced=companion.name != REGISTRAR)
+            begin_process(self._environment, companion.name, traced=companion.name != REGISTRAR)
             peers(self._environment).begin(companion.name)
-            companion.work(self._environment, orders)
+            refresher(self._environment).catch_up()
+            self._work(companion, orders)
         except Exception:
             log.exception("companion_failed", companion=companion.name)
             sys.exit(1)
         sys.exit(0)
+
+    def _work(self, companion: Companion, orders: Orders) -> None:
+        """Do the companion's work; again from the start when what it was built from has changed."""
+        if companion.name in (PREPARE, REGISTRAR):
+            companion.work(self._environment, orders)
+            return
+        self._environment.subscribe(orders.start_over)
+        while True:
+            companion.work(self._environment, orders.begin_round())
+            if orders.is_set() or not orders.again:
+                return
+            log.info("companion_starts_over", companion=companion.name)
+
+    def refresh(self) -> None:
+        """Have one companion load the configuration anew, for all processes."""
+        for companion in self._all:
+            if companion.name == REGISTRAR:
+                companion.send(signal.SIGHUP)
 
     def stop(self, graceful: bool = True) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
         """End the companions around gunicorn's own stop: the registrar before the workers.
@@ -256,16 +309,30 @@ def alone(
     own, stop = environment(house), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    begin_process(own.properties, sys.argv[1])
+    begin_process(own, sys.argv[1])
     companions[sys.argv[1]](own, stop)
 
 
-def _guard(orders: Orders, arbiter_pid: int) -> None:
+def _refresh(environment: Environment) -> None:
+    """Refresh, in a thread of its own; the log tells how it went."""
+
+    def work() -> None:
+        try:
+            refresher(environment).refresh()
+        except CloudError as error:
+            log.error("refresh_failed", reason=str(error))  # noqa: TRY400 - says it all
+
+    threading.Thread(target=work, name="refresh", daemon=True).start()
+
+
+def _guard(orders: Orders, arbiter_pid: int, refresh: Callable[[], None]) -> None:
     """Turn signals into orders, and end the process when it has lost its arbiter."""
     orphaned_at: float | None = None
     while True:
         received = signal.sigtimedwait(_ORDERS, _LOOK_AROUND_S)
-        if received is not None:
+        if received is not None and received.si_signo == signal.SIGHUP:
+            refresh()
+        elif received is not None:
             orders.manner = _MANNERS[received.si_signo]
             orders.set()
         if os.getppid() == arbiter_pid:

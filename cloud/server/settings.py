@@ -14,13 +14,14 @@ from gunicorn import glogging
 from gunicorn.config import Config
 
 from cloud import balancer, logging, tracing
-from cloud.config import Properties
+from cloud.config import Environment, Properties
 from cloud.errors import ConfigurationError
 from cloud.eureka import folder
 from cloud.eureka.view import share
 from cloud.peers import FOLDER
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - gunicorn writes heartbeats there, in an unlinked file
+_TRACING = ("management.tracing", "management.zipkin.tracing")
 _APP = re.compile(r"([A-Za-z_][\w.]*)\.wsgi(?::\w+)?")
 
 
@@ -93,12 +94,21 @@ def settings(properties: Properties) -> dict[str, Any]:
     }
 
 
-def begin_process(properties: Properties, process: str, *, traced: bool = True) -> None:
-    """Set up what does not survive a fork, in a worker or a companion."""
-    logging.configure(properties, process)
+def begin_process(environment: Environment, process: str, *, traced: bool = True) -> None:
+    """Set up what does not survive a fork, in a worker or a companion; it follows refreshes."""
+
+    def follow(properties: Properties, changed: frozenset[str]) -> None:
+        if any(key.startswith("logging.level") for key in changed):
+            logging.configure(properties, process)
+        if traced and any(key.startswith(_TRACING) for key in changed):
+            tracing.configure(properties)
+
+    logging.configure(environment.properties, process)
+    environment.require(logging.levels_of)
     # Spans are sent by a thread, which a fork does not take along.
     if traced:
-        tracing.configure(properties)
+        tracing.configure(environment.properties)
+    environment.subscribe(follow)
 
 
 def clear_run_folder(properties: Properties) -> None:

@@ -14,8 +14,9 @@ with without("cryptography", "OpenSSL"):  # TLS by pyOpenSSL; Python's own is th
     from pymongo.errors import ConnectionFailure, ExecutionTimeout, InvalidURI
     from pymongo.uri_parser import parse_uri
 
-from cloud.config import Properties
+from cloud.config import Environment, Properties
 from cloud.errors import CloudError, ConfigurationError, UnavailableError
+from cloud.refresh import scope, settings_below
 
 # What `cloud.web` answers with 503. A wait for a server, an answer or a pooled connection that
 # ended is a ConnectionFailure, as is a primary that stepped down.
@@ -52,6 +53,17 @@ def database(properties: Properties) -> Database[Document]:
     }
     client: MongoClient[Document] = MongoClient(uri, connect=False, tz_aware=True, **chosen)
     return client[parsed["database"]]
+
+
+def shared(environment: Environment) -> Database[Document]:
+    """Return the process's one database, made anew when a refresh has changed its settings."""
+    properties = environment.properties
+    return scope(environment).get(
+        "mongodb",
+        settings_below(properties, "spring.data.mongodb", "nozie.mongodb", "nozie.server.threads"),
+        lambda: database(properties),
+        retire=lambda old: old.client.close(),
+    )
 
 
 def check(database: Database[Document]) -> Callable[[], Mapping[str, Any]]:

@@ -22,8 +22,9 @@ from sqlalchemy import URL, Engine, create_engine, event, exc, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
-from cloud.config import Properties
+from cloud.config import Environment, Properties
 from cloud.errors import ConfigurationError, UnavailableError
+from cloud.refresh import scope
 
 # SQLSTATEs (PostgreSQL manual, appendix A) that tell of the server, not of the statement:
 # connection exception, insufficient resources, operator intervention (shutdown, a statement out of
@@ -84,6 +85,20 @@ def engine(properties: Properties) -> Engine:
     event.listen(made, "handle_error", _translate)
     _forget_after_fork(made)
     return made
+
+
+def shared(environment: Environment) -> Engine:
+    """Return the process's one engine, made anew when a refresh has changed its settings.
+
+    Who holds the old one finishes with it; its connections are closed when they come back.
+    """
+    properties = environment.properties
+    return scope(environment).get(
+        "datasource",
+        DatasourceSettings.of(properties),
+        lambda: engine(properties),
+        retire=Engine.dispose,
+    )
 
 
 def check(engine: Engine) -> Callable[[], Mapping[str, Any]]:

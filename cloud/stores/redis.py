@@ -11,8 +11,9 @@ with without("opentelemetry.sdk.metrics"):  # the client's own metrics; ours are
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-from cloud.config import Properties
+from cloud.config import Environment, Properties
 from cloud.errors import CloudError, UnavailableError
+from cloud.refresh import scope, settings_below
 
 # What `cloud.web` answers with 503; a time-out, a refused connection, a full or loading server.
 TRANSLATIONS: Final[Mapping[type[Exception], type[CloudError]]] = {
@@ -44,6 +45,17 @@ def client(properties: Properties) -> redis.Redis:
         password=properties.get(f"{prefix}.password"),
         ssl=properties.boolean(f"{prefix}.ssl.enabled", False),  # noqa: FBT003 - the default
         **options,
+    )
+
+
+def shared(environment: Environment) -> redis.Redis:
+    """Return the process's one client, made anew when a refresh has changed its settings."""
+    properties = environment.properties
+    return scope(environment).get(
+        "redis",
+        settings_below(properties, "spring.data.redis"),
+        lambda: client(properties),
+        retire=lambda old: old.connection_pool.disconnect(inuse_connections=False),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from flask import Flask, current_app
 
-from cloud.config import Environment
+from cloud.config import Environment, Properties
 from cloud.errors import CloudError
 from cloud.security import Principal
 from cloud.web import callers, document, failures, inputs, observed, settings
@@ -34,6 +34,7 @@ __all__ = [
     "event_stream",
     "install",
     "json_body",
+    "lean_on",
     "ok",
     "owner",
     "owner_or_admin",
@@ -73,6 +74,33 @@ def install(
     callers.install(app, revoked)
     failures.install(app, translations or {})
     document.install(app)
+
+
+def lean_on(
+    app: Flask,
+    environment: Environment,
+    connect: Callable[[], object],
+    *checks: Callable[[Properties], object],
+) -> None:
+    """Keep `app.extensions["deps"]`: made now, and again, as a whole, after every refresh.
+
+    A request that has begun ends with what it began with.
+
+    Args:
+        app: the house's application.
+        environment: the instance's properties.
+        connect: makes the frozen list; what must outlive a refresh it takes from the
+            environment's `cloud.refresh.scope`.
+        checks: read settings; raise ConfigurationError for those that must not come in force.
+    """
+
+    def connect_anew(_properties: Properties, _changed: frozenset[str]) -> None:
+        app.extensions["deps"] = connect()
+
+    for check in checks:
+        environment.require(check)
+    app.extensions["deps"] = connect()
+    environment.subscribe(connect_anew)
 
 
 def current(kind: type[T]) -> T:

@@ -48,6 +48,7 @@ def install(app: Flask, environment: Environment) -> None:
         app.config["MAX_CONTENT_LENGTH"] = fresh.max_body_size
 
     read(environment.properties)
+    environment.require(Settings.of)
     environment.subscribe(read)
 
 
