@@ -1,41 +1,27 @@
-"""The circuit breaker: Resilience4j's rules behind pybreaker's interface.
+"""The state machine: one breaker, its permits and its counts.
 
-A breaker counts the outcomes of the last calls. When too many failed, or were too slow, it opens:
-calls are refused at once, the called service gets rest, its callers an answer. After a while it
-lets a few probes through, and their outcomes decide.
-
-Only the bookkeeping is locked, for microseconds; calls run side by side.
-Source: Resilience4j's CircuitBreakerConfig and CircuitBreakerStateMachine; pybreaker's names.
+Only the bookkeeping is locked, for microseconds; calls run side by side, and a closed breaker is
+asked without a lock. Source: Resilience4j 2.3, CircuitBreakerStateMachine; pybreaker's names.
 """
 
 import random
+import struct
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
-from enum import Enum
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 import structlog
 from pybreaker import CircuitBreakerError, CircuitBreakerListener
 
-from cloud.config import Properties
-from cloud.errors import ConfigurationError, UnavailableError
-
-__all__ = [
-    "Breakers",
-    "CircuitBreaker",
-    "CircuitBreakerError",
-    "CircuitBreakerListener",
-    "CircuitBreakerSettings",
-    "NotPermittedError",
-    "Permit",
-    "State",
-]
+from cloud.breaker.events import Event, Events, told
+from cloud.breaker.settings import CircuitBreakerSettings, State, waits
+from cloud.breaker.window import FAILED, SLOW, CountWindow, TimeWindow, Window
+from cloud.errors import UnavailableError
 
 log = structlog.get_logger()
 
@@ -43,177 +29,93 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Now = Callable[[], float]
 
-_ROOT = "resilience4j.circuitbreaker"
+_PASSING: Final = frozenset({State.CLOSED, State.DISABLED, State.METRICS_ONLY})
+_SILENT: Final = frozenset({State.DISABLED, State.FORCED_OPEN})
+# Turns between open and half-open that nobody looked at are made up for this far back.
+_LOOK_BACK_S: Final = 60.0
 
 
 class NotPermittedError(CircuitBreakerError, UnavailableError):
     """The breaker refused the call; it was never made."""
 
 
-class State(Enum):
-    """States by Resilience4j's order numbers; the last three are only set by hand."""
+class Sharing(Protocol):
+    """Who decides together with this process; none of these waits. See `cloud.breaker.shared`.
 
-    CLOSED = 0
-    OPEN = 1
-    HALF_OPEN = 2
-    DISABLED = 3
-    FORCED_OPEN = 4
-    METRICS_ONLY = 5
+    Attributes:
+        online: whether the others can be heard; otherwise each decides for itself.
+    """
 
-    @property
-    def name_of_pybreaker(self) -> str:
-        """Return pybreaker's spelling: `closed`, `open`, `half-open`."""
-        return self.name.lower().replace("_", "-")
+    online: bool
+
+    def opened(self, breaker: "CircuitBreaker", seconds: float) -> None:
+        """Hear that the calls of this process opened the breaker for so long."""
+
+    def wants(self, breaker: "CircuitBreaker") -> None:
+        """Hear that a call would have been a probe, had there been a permit."""
+
+    def probed(self, breaker: "CircuitBreaker", outcome: int) -> None:
+        """Hear how a probe ended."""
+
+    def placed(self, breaker: "CircuitBreaker", state: State) -> None:
+        """Hear that somebody set the state by hand."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Calls of one kind since the breaker was made, or since they were last taken."""
+
+    count: int = 0
+    total_s: float = 0.0
+    slowest_s: float = 0.0
+
+    def add(self, took_s: float) -> None:
+        self.count += 1
+        self.total_s += took_s
+        if took_s > self.slowest_s:  # noqa: PLR1730 - a call of `max` costs thrice as much
+            self.slowest_s = took_s
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitBreakerSettings:
-    """One breaker's rules; the defaults are Resilience4j's.
+class Numbers:
+    """What a breaker shows of itself at one moment; rates in percent, -1 without a verdict."""
 
-    Attributes:
-        window_size: calls (COUNT_BASED) or seconds (TIME_BASED) that are looked back on.
-        minimum_calls: no verdict before so many.
-        failure_rate, slow_rate: percent at which the breaker opens.
-        slow_call: a call that takes longer counts as slow.
-        wait: time in open; with `multiplier` it grows with every return to open.
-        permitted: probes let through while half-open.
-        half_open_wait: time in half-open after which missing verdicts mean open; 0 is for ever.
-        randomize: share by which `wait` may differ, so that instances do not probe in step.
-    """
-
-    window_type: str = "COUNT_BASED"
-    window_size: int = 100
-    minimum_calls: int = 100
-    failure_rate: float = 50.0
-    slow_call: timedelta = timedelta(seconds=60)
-    slow_rate: float = 100.0
-    wait: timedelta = timedelta(seconds=60)
-    permitted: int = 10
-    half_open_wait: timedelta = timedelta(0)
-    multiplier: float = 1.0
-    longest_wait: timedelta = timedelta(minutes=10)
-    randomize: float = 0.0
-
-    @classmethod
-    def of(cls, properties: Properties, name: str) -> "CircuitBreakerSettings":
-        """Read `instances.<name>`, then its `base-config`, then `configs.default`.
-
-        Raises:
-            ConfigurationError: a value is no such thing, or names a missing base.
-        """
-        base = properties.text(f"{_ROOT}.instances.{name}.base-config", "default")
-        if base != "default" and not properties.subset(f"{_ROOT}.configs.{base}"):
-            raise ConfigurationError(f"{_ROOT}.instances.{name}.base-config: no such config")
-        places = (f"instances.{name}", f"configs.{base}", "configs.default")
-
-        def key(option: str) -> str:
-            keys = [f"{_ROOT}.{place}.{option}" for place in dict.fromkeys(places)]
-            return next((key for key in keys if properties.get(key) is not None), keys[0])
-
-        rate = {"minimum": 0.0, "maximum": 100.0}
-        backs_off = properties.boolean(key("enable-exponential-backoff"), default=False)
-        varies = properties.boolean(key("enable-randomized-wait"), default=False)
-        window_type = properties.text(key("sliding-window-type"), cls().window_type)
-        if window_type not in {"COUNT_BASED", "TIME_BASED"}:
-            raise ConfigurationError(f"{key('sliding-window-type')}: COUNT_BASED or TIME_BASED")
-        return cls(
-            window_type=window_type,
-            window_size=properties.integer(key("sliding-window-size"), 100, minimum=1),
-            minimum_calls=properties.integer(key("minimum-number-of-calls"), 100, minimum=1),
-            failure_rate=properties.number(key("failure-rate-threshold"), 50.0, **rate),
-            slow_call=properties.duration(
-                key("slow-call-duration-threshold"), timedelta(seconds=60)
-            ),
-            slow_rate=properties.number(key("slow-call-rate-threshold"), 100.0, **rate),
-            wait=properties.duration(key("wait-duration-in-open-state"), timedelta(seconds=60)),
-            permitted=properties.integer(
-                key("permitted-number-of-calls-in-half-open-state"), 10, minimum=1
-            ),
-            half_open_wait=properties.duration(
-                key("max-wait-duration-in-half-open-state"), timedelta(0)
-            ),
-            multiplier=properties.number(key("exponential-backoff-multiplier"), 1.5, minimum=1.0)
-            if backs_off
-            else 1.0,
-            longest_wait=properties.duration(
-                key("exponential-max-wait-duration-in-open-state"), timedelta(minutes=10)
-            ),
-            randomize=properties.number(
-                key("randomized-wait-factor"), 0.5, minimum=0.0, maximum=1.0
-            )
-            if varies
-            else 0.0,
-        )
+    state: State
+    failure_rate: float
+    slow_rate: float
+    calls: int
+    failed: int
+    slow: int
+    slow_failed: int
+    refused: int
 
 
-@dataclass(slots=True)
-class _Slot:
-    """Outcomes counted together: one call, or one second."""
-
-    second: int
-    calls: int = 0
-    failed: int = 0
-    slow: int = 0
-
-
-class _Window:
-    """The last calls, or the calls of the last seconds, with running totals."""
-
-    def __init__(self, size: int, *, by_time: bool) -> None:
-        self._size = size
-        self._by_time = by_time
-        self._slots: deque[_Slot] = deque()
-        self.total = _Slot(0)
-
-    def add(self, now: float, *, failed: bool, slow: bool) -> None:
-        second = int(now)
-        if not (self._by_time and self._slots and self._slots[-1].second == second):
-            self._slots.append(_Slot(second))
-        for slot in (self._slots[-1], self.total):
-            slot.calls += 1
-            slot.failed += failed
-            slot.slow += slow
-        self.trim(now)
-
-    def trim(self, now: float) -> None:
-        """Forget what has left the window."""
-        while self._slots and self._outside(self._slots[0], int(now)):
-            gone = self._slots.popleft()
-            self.total.calls -= gone.calls
-            self.total.failed -= gone.failed
-            self.total.slow -= gone.slow
-
-    def _outside(self, slot: _Slot, second: int) -> bool:
-        if self._by_time:
-            return slot.second <= second - self._size
-        return self.total.calls > self._size
-
-
-@dataclass(slots=True)
 class Permit:
     """Leave to make one call. Its outcome must be told: exactly one of the three methods."""
 
-    _breaker: "CircuitBreaker"
-    _epoch: int
-    _started: float
-    _open: bool = field(default=True, repr=False)
+    __slots__ = ("_breaker", "_started", "_window")
+
+    def __init__(self, breaker: "CircuitBreaker", window: Window, started: float) -> None:
+        self._breaker: CircuitBreaker | None = breaker
+        self._window = window
+        self._started = started
 
     def succeeded(self) -> None:
-        self._close(failed=False, error=None)
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker._record(self._window, self._started, 0, None)  # noqa: SLF001 - two halves of one thing
 
     def failed(self, error: BaseException | None = None) -> None:
-        self._close(failed=True, error=error)
+        """Tell that the call failed; what `error` is may make it a success, or neither."""
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker._failed(self._window, self._started, error)  # noqa: SLF001
 
     def released(self) -> None:
         """Give the permit back: the call was not made, or its outcome says nothing."""
-        if self._open:
-            self._open = False
-            self._breaker._release(self._epoch)  # noqa: SLF001 - two halves of one thing
-
-    def _close(self, *, failed: bool, error: BaseException | None) -> None:
-        if self._open:
-            self._open = False
-            self._breaker._record(self._epoch, self._started, failed=failed, error=error)  # noqa: SLF001
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker._release(self._window)  # noqa: SLF001
 
 
 class CircuitBreaker:
@@ -228,6 +130,10 @@ class CircuitBreaker:
         exclude: exception types that say nothing about the callee: neither success nor failure.
         listeners: told of calls, outcomes and changes of state; what they raise is logged.
         now: monotonic seconds.
+
+    Attributes:
+        not_permitted: calls refused so far.
+        sharing: who decides together with this process, None for nobody.
     """
 
     def __init__(
@@ -240,47 +146,80 @@ class CircuitBreaker:
         now: Now = time.monotonic,
     ) -> None:
         self.name = name
-        self.settings = settings or CircuitBreakerSettings()
         self.not_permitted = 0
+        self.sharing: Sharing | None = None
         self._exclude = tuple(exclude)
         self._listeners = list(listeners)
         self._now = now
         self._lock = threading.Lock()
-        self._state = State.CLOSED
-        self._epoch = 0
-        self._until: float | None = None
+        self._changes: deque[tuple[State, State]] = deque()
+        self._tallies = (Tally(), Tally(), Tally())
         self._openings = 0
-        self._permits = 0
-        self._window = self._fresh_window()
+        self._govern(settings or CircuitBreakerSettings())
+        self._events = Events(self.settings.events)
+        self._window = self._fresh_window(State.CLOSED)
+        self._settle(self.settings.initial, now())
+
+    # --- what it shows
 
     @property
     def state(self) -> State:
+        self._look()
         return self._state
 
     @property
     def current_state(self) -> str:
         """Return the state in pybreaker's spelling."""
-        return self._state.name_of_pybreaker
+        return self.state.name_of_pybreaker
 
     @property
     def fail_counter(self) -> int:
         """Return the failed calls in the window."""
-        return self._window.total.failed
+        return self.numbers().failed
 
     @property
     def buffered_calls(self) -> int:
         """Return the calls in the window."""
-        return self._window.total.calls
+        return self.numbers().calls
 
     @property
     def slow_calls(self) -> int:
         """Return the slow calls in the window."""
-        return self._window.total.slow
+        return self.numbers().slow
 
     @property
     def failure_rate(self) -> float:
         """Return percent, -1 below the minimum number of calls."""
-        return self._rates()[0]
+        return self.numbers().failure_rate
+
+    @property
+    def events(self) -> list[Event]:
+        """Return the last events, oldest first."""
+        return list(self._events)
+
+    def numbers(self) -> Numbers:
+        """Return all numbers of one moment."""
+        self._look()
+        with self._lock:
+            window = self._window
+            window.trim(self._now())
+            return Numbers(
+                self._state,
+                *window.rates,
+                window.calls,
+                window.failed,
+                window.slow,
+                window.slow_failed,
+                window.refused,
+            )
+
+    def take_tallies(self) -> tuple[Tally, Tally, Tally]:
+        """Hand over the calls since the last time: successful, failed, ignored."""
+        with self._lock:
+            taken, self._tallies = self._tallies, (Tally(), Tally(), Tally())
+        return taken
+
+    # --- calls
 
     def acquire(self) -> Permit:
         """Ask for leave to call; never waits.
@@ -288,116 +227,224 @@ class CircuitBreaker:
         Raises:
             NotPermittedError: the breaker is open, or half-open with all probes under way.
         """
-        with self._lock:
-            now = self._now()
-            changed = self._move_on(now)
-            permitted = self._permits_one()
-            permit = Permit(self, self._epoch, now)
-        self._tell(changed)
-        if not permitted:
-            self.not_permitted += 1
+        now = self._now()
+        # Read first: should the state change right now, the outcome counts in the one that is over.
+        window: Window | None = self._window
+        if not self._passes and (window := self._window_to_count_in(now)) is None:
             raise NotPermittedError(f"{self.name} is not available at the moment")
-        return permit
+        return Permit(self, cast("Window", window), now)
 
-    def _permits_one(self) -> bool:
-        if self._state is State.HALF_OPEN:
-            if not self._permits:
-                return False
-            self._permits -= 1
-        return self._state not in {State.OPEN, State.FORCED_OPEN}
+    def _window_to_count_in(self, now: float) -> Window | None:
+        """Permit a call, or count it as refused."""
+        with self._lock:
+            self._move_on(now, called=True)
+            permitted = self._state in _PASSING
+            window = self._window
+            if self._state is State.HALF_OPEN and self._permits:
+                self._permits -= 1
+                permitted = True
+            if not permitted:
+                self.not_permitted += 1
+                window.refused += 1
+                if self._state is not State.FORCED_OPEN:
+                    self._events.add(("NOT_PERMITTED", now))
+                if self._state is State.HALF_OPEN:
+                    self._want_probe()
+        self._tell()
+        return window if permitted else None
 
-    def _move_on(self, now: float) -> State | None:
-        """Leave open or half-open when their time is over; gives the state left."""
-        if self._until is None or now < self._until:
-            return None
-        if self._state is State.OPEN:
-            return self._enter(State.HALF_OPEN, now)
-        return self._enter(State.OPEN, now) if self._state is State.HALF_OPEN else None
-
-    def _enter(self, state: State, now: float) -> State:
-        old, self._state = self._state, state
-        # Outcomes of calls made under an earlier state no longer count.
-        self._epoch += 1
+    def _failed(self, window: Window, started: float, error: BaseException | None) -> None:
         rules = self.settings
-        self._until = None
-        if state is State.OPEN:
+        if error is not None and isinstance(error, rules.ignore):
+            self._ignored(window, started, error)
+        elif error is None or rules.record is None or isinstance(error, rules.record):
+            self._record(window, started, FAILED, error)
+        else:
+            self._record(window, started, 0, error)
+
+    def _record(
+        self, window: Window, started: float, outcome: int, error: BaseException | None
+    ) -> None:
+        now = self._now()
+        took_s = now - started
+        reason = told(error) if outcome else None
+        with self._lock:
+            if self._counts:
+                self._tallies[outcome].add(took_s)
+                self._events.add(("ERROR" if outcome else "SUCCESS", now, took_s, reason))
+                # Else it was begun in an earlier state, which it says nothing about.
+                if window is self._window:
+                    self._count(now, outcome if took_s <= self._slow_s else outcome | SLOW)
+        if self._listeners:
+            self._tell_outcome(outcome, error)
+        if self._changes:
+            self._tell()
+
+    def _count(self, now: float, outcome: int) -> None:
+        window = self._window
+        window.add(now, outcome)
+        if self._state is State.HALF_OPEN and self.sharing and self.sharing.online:
+            self.sharing.probed(self, outcome)
+        elif window.calls >= window.least:
+            self._judge(now, window)
+
+    def _judge(self, now: float, window: Window) -> None:
+        """Draw the conclusion from the window."""
+        failing = 100.0 * window.failed / window.calls >= self._most_failed
+        slowing = 100.0 * window.slow / window.calls >= self._most_slow
+        state = self._state
+        if not (failing or slowing):
+            if state is State.HALF_OPEN:
+                self._enter(State.CLOSED, now)
+            return
+        if state in {State.CLOSED, State.METRICS_ONLY}:
+            for exceeded, kind in ((failing, "FAILURE"), (slowing, "SLOW_CALL")):
+                if exceeded and kind not in self._exceeded:
+                    self._exceeded.add(kind)
+                    self._events.add((f"{kind}_RATE_EXCEEDED", now))
+        if state in {State.CLOSED, State.HALF_OPEN}:
+            self._enter(State.OPEN, now)
+            if self.sharing:
+                self.sharing.opened(self, (self._until or now) - now)
+
+    def _ignored(self, window: Window, started: float, error: BaseException) -> None:
+        now = self._now()
+        with self._lock:
+            if self._counts:
+                self._tallies[2].add(now - started)
+                self._events.add(("IGNORED_ERROR", now, now - started, told(error)))
+        self._release(window)
+
+    def _release(self, window: Window) -> None:
+        with self._lock:
+            if window is self._window and self._state is State.HALF_OPEN:
+                self._permits += 1
+
+    # --- states
+
+    def _look(self) -> None:
+        """Notice that a time is over which nobody's call ends."""
+        if self._until is not None:
+            with self._lock:
+                self._move_on(self._now(), called=False)
+            self._tell()
+
+    def _move_on(self, now: float, *, called: bool) -> None:
+        """Leave open or half-open when their time is over."""
+        if self.sharing and self.sharing.online:
+            # The others have a say; they are asked beside the calls.
+            if called and self._state is State.OPEN and now > (self._until or 0.0):
+                self._want_probe()
+            return
+        while self._until is not None:
+            at = max(self._until, now - _LOOK_BACK_S)
+            if self._state is State.HALF_OPEN and now >= self._until:
+                self._enter(State.OPEN, at)
+            elif self._state is State.OPEN and self.settings.automatic and now >= self._until:
+                self._enter(State.HALF_OPEN, at)
+            elif self._state is State.OPEN and called and now > self._until:
+                self._enter(State.HALF_OPEN, now)
+            else:
+                return
+
+    def _want_probe(self) -> None:
+        if self.sharing and self.sharing.online:
+            self.sharing.wants(self)
+
+    def _govern(self, settings: CircuitBreakerSettings) -> None:
+        self.settings = settings
+        self._wait_s = waits(settings, random.random)
+        self._slow_s = settings.slow_call.total_seconds()
+        self._most_failed = _threshold(settings.failure_rate)
+        self._most_slow = _threshold(settings.slow_rate)
+
+    def _enter(self, state: State, now: float) -> None:
+        old = self._state
+        if state is not old:
+            # Told when the lock is free.
+            self._changes.append((old, state))
+            self._events.add(("STATE_TRANSITION", now, None, None, f"{old.name}_TO_{state.name}"))
+        self._settle(state, now)
+
+    def _settle(self, state: State, now: float) -> None:
+        """Be in a state, from now on."""
+        rules = self.settings
+        self._until: float | None = None
+        self._permits = 0
+        self._exceeded: set[str] = set()
+        if state in {State.OPEN, State.FORCED_OPEN}:
             self._openings += 1
-            self._until = now + self._wait_s()
+        elif state is not State.HALF_OPEN:
+            self._openings = 0
+        if state is State.OPEN:
+            self._until = now + self._wait_s(self._openings)
         elif state is State.HALF_OPEN:
             self._permits = rules.permitted
             if rules.half_open_wait:
                 self._until = now + rules.half_open_wait.total_seconds()
-        elif state is State.CLOSED:
-            self._openings = 0
+        # While open the numbers stay that led there. Outcomes of calls made in a state that is
+        # over no longer count, for they were begun with another window.
         if state is not State.OPEN:
-            self._window = self._fresh_window()
-        return old
+            self._window = self._fresh_window(state)
+        self._counts = state not in _SILENT
+        self._state = state
+        self._passes = state in _PASSING
 
-    def _wait_s(self) -> float:
+    def _fresh_window(self, state: State) -> Window:
         rules = self.settings
-        grown = rules.wait * rules.multiplier ** (self._openings - 1)
-        seconds = (
-            min(grown, rules.longest_wait) if rules.multiplier > 1 else rules.wait
-        ).total_seconds()
-        return seconds * (1 + random.uniform(-rules.randomize, rules.randomize))  # noqa: S311
-
-    def _fresh_window(self) -> _Window:
-        rules = self.settings
-        if self._state is State.HALF_OPEN:
-            return _Window(rules.permitted, by_time=False)
-        return _Window(rules.window_size, by_time=rules.window_type == "TIME_BASED")
-
-    def _release(self, epoch: int) -> None:
-        with self._lock:
-            if epoch == self._epoch and self._state is State.HALF_OPEN:
-                self._permits += 1
-
-    def _record(
-        self, epoch: int, started: float, *, failed: bool, error: BaseException | None
-    ) -> None:
-        changed = None
-        with self._lock:
-            now = self._now()
-            if epoch == self._epoch and self._state is not State.DISABLED:
-                slow = now - started > self.settings.slow_call.total_seconds()
-                self._window.add(now, failed=failed, slow=slow)
-                changed = self._judge(now)
-        for listener in self._listeners:
-            if failed:
-                self._safely(listener.failure, error or UnavailableError(self.name))
-            else:
-                self._safely(listener.success)
-        self._tell(changed)
-
-    def _judge(self, now: float) -> State | None:
-        """Draw the conclusion from the window, if there is one; gives the state left."""
-        failure_rate, slow_rate = self._rates()
-        if failure_rate < 0:
-            return None
-        rules = self.settings
-        bad = failure_rate >= rules.failure_rate or slow_rate >= rules.slow_rate
-        if self._state is State.CLOSED and bad:
-            return self._enter(State.OPEN, now)
-        if self._state is State.HALF_OPEN:
-            return self._enter(State.OPEN if bad else State.CLOSED, now)
-        return None
-
-    def _rates(self) -> tuple[float, float]:
-        total, rules = self._window.total, self.settings
-        half_open = self._state is State.HALF_OPEN
-        least = rules.permitted if half_open else rules.minimum_calls
-        # A window of calls can never hold more than its size.
-        if rules.window_type == "COUNT_BASED" or half_open:
-            least = min(least, rules.permitted if half_open else rules.window_size)
-        if total.calls < least:
-            return -1.0, -1.0
-        return 100.0 * total.failed / total.calls, 100.0 * total.slow / total.calls
+        if state is State.HALF_OPEN:
+            return CountWindow(rules.permitted, rules.minimum_calls)
+        if rules.window_type == "TIME_BASED":
+            return TimeWindow(rules.window_size, rules.minimum_calls)
+        return CountWindow(rules.window_size, rules.minimum_calls)
 
     def transition(self, state: State) -> None:
         """Put the breaker into a state by hand."""
         with self._lock:
-            changed = self._enter(state, self._now())
-        self._tell(changed)
+            self._enter(state, self._now())
+        if self.sharing:
+            self.sharing.placed(self, state)
+        self._tell()
+
+    def adopt(self, state: State, seconds: float | None = None, permits: int = 0) -> None:
+        """Follow those that share the state.
+
+        Args:
+            state: theirs.
+            seconds: until the wait in open is over.
+            permits: probes that this process may make.
+        """
+        with self._lock:
+            if state is State.HALF_OPEN and self._state is State.HALF_OPEN:
+                self._permits += permits
+                return
+            now = self._now()
+            self._enter(state, now)
+            self._permits = permits
+            self._until = now + seconds if seconds is not None else None
+        self._tell()
+
+    def give_back(self) -> int:
+        """Take the permits that no call has used, for others to use."""
+        with self._lock:
+            unused, self._permits = self._permits, 0
+        return unused
+
+    def alone(self) -> None:
+        """Go on without the others, whose probes will not be heard of."""
+        with self._lock:
+            if self._state is State.HALF_OPEN:
+                self._enter(State.HALF_OPEN, self._now())
+
+    def govern(self, settings: CircuitBreakerSettings) -> None:
+        """Take over other rules; the state stays, what was counted is forgotten."""
+        with self._lock:
+            if settings == self.settings:
+                return
+            self._govern(settings)
+            self._events = Events(settings.events, self._events.held)
+            if self._state is State.CLOSED:
+                self._settle(State.CLOSED, self._now())
 
     def open(self) -> None:
         self.transition(State.OPEN)
@@ -407,6 +454,14 @@ class CircuitBreaker:
 
     def close(self) -> None:
         self.transition(State.CLOSED)
+
+    def reset(self) -> None:
+        """Close, and forget what was counted."""
+        self.transition(State.CLOSED)
+        with self._lock:
+            self._events.add(("RESET", self._now()))
+
+    # --- pybreaker's interface
 
     def call(self, func: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `func` under the breaker."""
@@ -421,8 +476,8 @@ class CircuitBreaker:
         permit = self.acquire()
         try:
             yield
-        except self._exclude:
-            permit.released()
+        except self._exclude as error:
+            self._ignored(permit._window, permit._started, error)  # noqa: SLF001
             raise
         except Exception as error:
             permit.failed(error)
@@ -449,13 +504,22 @@ class CircuitBreaker:
     def remove_listener(self, listener: CircuitBreakerListener) -> None:
         self._listeners.remove(listener)
 
-    def _tell(self, left: State | None) -> None:
-        if left is None:
-            return
-        state = self._state
-        log.warning("breaker_changed", breaker=self.name, before=left.name, state=state.name)
+    def _tell(self) -> None:
+        while self._changes:
+            try:
+                before, state = self._changes.popleft()
+            except IndexError:  # another thread tells it
+                return
+            log.warning("breaker_changed", breaker=self.name, before=before.name, state=state.name)
+            for listener in self._listeners:
+                self._safely(listener.state_change, before, state)
+
+    def _tell_outcome(self, outcome: int, error: BaseException | None) -> None:
         for listener in self._listeners:
-            self._safely(listener.state_change, left, state)
+            if outcome:
+                self._safely(listener.failure, error or UnavailableError(self.name))
+            else:
+                self._safely(listener.success)
 
     def _safely(self, hear: Callable[..., object], *args: object, **kwargs: object) -> None:
         """Tell a listener; its fault must not become the call's."""
@@ -465,23 +529,8 @@ class CircuitBreaker:
             log.exception("breaker_listener_failed", breaker=self.name)
 
 
-class Breakers:
-    """The breakers of a process, by name, made on first use."""
-
-    def __init__(self, properties: Properties, *, now: Now = time.monotonic) -> None:
-        self._properties = properties
-        self._now = now
-        self._made: dict[str, CircuitBreaker] = {}
-
-    def get(self, name: str) -> CircuitBreaker:
-        """Return the breaker of that name, always the same one."""
-        found = self._made.get(name)
-        if found is None:
-            fresh = CircuitBreaker(
-                name, CircuitBreakerSettings.of(self._properties, name), now=self._now
-            )
-            found = self._made.setdefault(name, fresh)
-        return found
-
-    def __iter__(self) -> Iterator[CircuitBreaker]:
-        return iter(list(self._made.values()))
+def _threshold(percent: float) -> float:
+    """Return the least rate that Resilience4j, which reckons in 32 bits, takes for `percent`."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", percent))
+    near, below = (struct.unpack("<f", struct.pack("<I", n))[0] for n in (bits, bits - 1))
+    return float(near + below) / 2

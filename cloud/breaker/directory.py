@@ -1,0 +1,82 @@
+"""The breakers of a process, found by name."""
+
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from cloud.breaker.machine import CircuitBreaker, Now, Sharing
+from cloud.breaker.settings import CircuitBreakerSettings
+from cloud.config import Environment, Properties
+from cloud.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Family:
+    """The breakers of one configuration, however many directories look at them."""
+
+    made: dict[str, CircuitBreaker] = field(default_factory=dict)
+    sharing: Sharing | None = None
+
+
+_families: weakref.WeakKeyDictionary[Properties, _Family] = weakref.WeakKeyDictionary()
+
+
+class Breakers:
+    """The breakers of a process, by name, made on first use.
+
+    Two directories of the same properties have the same breakers: whoever calls a service, its
+    state is one.
+    """
+
+    def __init__(self, properties: Properties, *, now: Now = time.monotonic) -> None:
+        self._properties = properties
+        self._now = now
+        self._family = _families.setdefault(properties, _Family())
+
+    def get(self, name: str) -> CircuitBreaker:
+        """Return the breaker of that name, always the same one.
+
+        Raises:
+            ConfigurationError: its settings cannot be used.
+        """
+        family = self._family
+        found = family.made.get(name)
+        if found is None:
+            rules = CircuitBreakerSettings.of(self._properties, name)
+            fresh = CircuitBreaker(name, rules, now=self._now)
+            fresh.sharing = family.sharing
+            found = family.made.setdefault(name, fresh)
+        return found
+
+    def find(self, name: str) -> CircuitBreaker | None:
+        """Return the breaker of that name, None when nobody has needed it yet."""
+        return self._family.made.get(name)
+
+    def __iter__(self) -> Iterator[CircuitBreaker]:
+        return iter(sorted(self._family.made.values(), key=lambda breaker: breaker.name))
+
+    def share(self, sharing: Sharing) -> None:
+        """Let `sharing` have a say in all of them, also in those to come."""
+        self._family.sharing = sharing
+        for breaker in self:
+            breaker.sharing = sharing
+
+
+def follow(environment: Environment) -> None:
+    """Keep the breakers of an instance, and their states, when its configuration changes."""
+    family = Breakers(environment.properties)._family  # noqa: SLF001 - of the same room
+
+    def refreshed(properties: Properties, _: frozenset[str]) -> None:
+        _families[properties] = family
+        for breaker in list(family.made.values()):
+            try:
+                breaker.govern(CircuitBreakerSettings.of(properties, breaker.name))
+            except ConfigurationError as error:
+                log.error("breaker_keeps_its_rules", breaker=breaker.name, reason=str(error))  # noqa: TRY400
+
+    environment.subscribe(refreshed)
