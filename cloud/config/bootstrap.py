@@ -182,7 +182,8 @@ def load(
     properties = _properties([*above, *ranked, *own, *general, *shared], profiles)
     _prove(properties)
     for answer in answers:
-        if answer.snapshot:
+        known_already = held is not None and all(one in held.sources for one in answer.sources)
+        if answer.snapshot and not known_already:
             answer.snapshot.keep(answer.sources)
     return properties
 
@@ -221,5 +222,7 @@ def _properties(found: Sequence[PropertySource], profiles: Sequence[str]) -> Pro
 def _profile_specific(source: PropertySource, profiles: Sequence[str]) -> bool:
     # The rule of Spring's ConfigServerConfigDataLoader: by the source's name.
     return source.name in (remote.CLIENT, remote.OVERRIDES) or any(
-        re.search(rf"[-,]{re.escape(profile)}\b", source.name) for profile in profiles
+        re.search(rf"[-,]{re.escape(profile)}\b", source.name)
+        for profile in profiles
+        if profile != "default"
     )

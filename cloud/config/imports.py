@@ -69,7 +69,7 @@ def imports(local: Properties) -> Iterator[Import]:
         if kind == "configserver":
             yield _import_of(rest, local, optional=optional)
         elif not optional:
-            raise local.wrong("spring.config.import", f"of kind {kind!r} is not supported")
+            raise local.wrong("spring.config.import", "has an entry that is no configserver:")
 
 
 def _import_of(rest: str, local: Properties, *, optional: bool) -> Import:

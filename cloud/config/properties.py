@@ -146,7 +146,7 @@ class Properties:
             fault = f"cannot be decrypted: {error}"
         except Exception:  # noqa: BLE001 - whatever fails, its text could hold the secret
             fault = "cannot be decrypted with the key at hand"
-        if self.boolean("encrypt.fail-on-error", default=True):
+        if (self.get("encrypt.fail-on-error") or "").lower() != "false":
             raise ConfigurationError(fault)
         return ""  # never the cipher's text: it would make a known password (Spring does so too)
 

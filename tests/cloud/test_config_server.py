@@ -180,7 +180,7 @@ def test_without_a_server_that_is_optional_the_start_goes_on(imported, propertie
         pytest.param(
             f"optional:configserver:{NOWHERE}", {"fail-fast": "true"}, "after 6", id="fail-fast"
         ),
-        pytest.param("file:/x.yml", {}, "of kind 'file' is not supported", id="another kind"),
+        pytest.param("file:/x.yml", {}, "an entry that is no configserver:", id="another kind"),
         pytest.param("configserver:ftp://u:hunter2@h/", {}, "no http URL", id="not http"),
         pytest.param("configserver:http://h:x/", {}, "no http URL", id="no port"),
         pytest.param(
@@ -325,6 +325,85 @@ def test_a_value_the_server_could_not_decrypt_is_an_error(wayward: Server, pause
         ConfigurationError, match=r"app: jwt\.secret cannot be decrypted by the Config Server"
     ):
         fetch(pauses, f"optional:configserver:{wayward.url}")
+
+
+def test_a_source_is_not_ranked_by_the_profile_that_stands_for_none(
+    tmp_path: Path, wayward: Server
+):
+    """Spring's loader leaves `default` out; the local file of that profile wins then."""
+    wayward.reply = lambda _path, _headers: (
+        200,
+        answer(("file:/c/app-default.yml", {"k": "remote"})),
+    )
+    (tmp_path / "application.yml").write_text(f"spring.config.import: 'configserver:{wayward.url}'")
+    (tmp_path / "application-default.yml").write_text("k: local")
+    assert load(tmp_path, {}).get("k") == "local"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param(
+            "a: x${b}\nb: ${c:hunter2}\nc: ${a}",
+            "a refers to itself through its placeholders (from application.yml:1:4)",
+            id="a ring of placeholders",
+        ),
+        pytest.param(
+            "a: '{cipher}0011hunter2'\nencrypt.key: hunter2",
+            "a cannot be decrypted with the key at hand (from application.yml:1:4)",
+            id="a cipher that does not open",
+        ),
+        pytest.param(
+            "a: '{cipher}00'",
+            "a cannot be decrypted: encrypt.key is not set (from application.yml:1:4)",
+            id="a cipher without a key",
+        ),
+        pytest.param(
+            "a: '{cipher}00'\nencrypt.key-store: {location: /none, password: hunter2}",
+            "a cannot be decrypted: encrypt.key-store.location cannot be read:"
+            " No such file or directory (from application.yml:1:4)",
+            id="a key store that cannot be read",
+        ),
+        pytest.param(
+            "spring.cloud.config.tls: {enabled: true, key-store: /none}",
+            "spring.cloud.config.tls.key-store cannot be read:"
+            " No such file or directory (from application.yml:1:53)",
+            id="a key store for TLS that cannot be read",
+        ),
+        pytest.param(
+            "spring.cloud.config.multiple-uri-strategy: hunter2",
+            "spring.cloud.config.multiple-uri-strategy is neither ALWAYS nor"
+            " CONNECTION_TIMEOUT_ONLY (from application.yml:1:44)",
+            id="an unknown strategy",
+        ),
+        pytest.param(
+            "spring.cloud.config.uri: 'http:hunter2'",
+            "spring.cloud.config.uri has an address that is no http URL"
+            " (from application.yml:1:26)",
+            id="an address that is none",
+        ),
+        pytest.param(
+            "spring.cloud.config.discovery.enabled: true\n"
+            "eureka.client.service-url.defaultZone: ann:hunter2@eureka",
+            "eureka.client.service-url.defaultZone has an address that is no http URL"
+            " (from application.yml:2:40)",
+            id="an Eureka that is none",
+        ),
+        pytest.param(
+            "spring.cloud.config.request-read-timeout: hunter2",
+            "spring.cloud.config.request-read-timeout is not a duration"
+            " (from application.yml:1:43)",
+            id="a timeout that is none",
+        ),
+    ],
+)
+def test_bad_configuration_stops_the_start_in_one_line(tmp_path: Path, text: str, told: str):
+    """Key, reason and source, never the value."""
+    head = "spring.application.name: app\nspring.config.import: 'optional:configserver:'"
+    (tmp_path / "application.yml").write_text(f"{text}\n{head}")
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, {} if "config.uri" in text else {"SPRING_CLOUD_CONFIG_URI": NOWHERE})
+    assert str(caught.value) == f"app: {told}"
 
 
 @pytest.mark.estate
