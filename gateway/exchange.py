@@ -301,7 +301,7 @@ class Tools:
         breaker: the circuit breaker of that name.
         forward: the answer of a local path: the gateway's own, or another route's.
         script: runs a script in Redis; raises UnavailableError while Redis is away.
-        option: one of Spring's options below `filter.`, None when it is not set.
+        option: one of Spring's options below its prefix, None when it is not set.
         retries: takes one retry out of the budget; False when it is spent.
     """
 

@@ -1,18 +1,22 @@
 """RequestRateLimiter: a token bucket in Redis, shared with Spring's RedisRateLimiter."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cloud.errors import UnavailableError
 from gateway.exchange import (
+    BusyError,
     Definition,
     Exchange,
     Filter,
     Handler,
+    Headers,
     Reply,
     Script,
     Tools,
     message,
+    span_of,
     status_of,
 )
 
@@ -55,20 +59,69 @@ RESOLVERS: Mapping[str, Callable[[Exchange], str | None]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """So many requests a period, so many of them at once.
+
+    Spring's script counts per second. A longer period multiplies what a request costs and what
+    the bucket holds: 5 a minute is a bucket of 5 x 60 that gains 5 a second, each request taking
+    60. Numbers stay whole, and a JVM gateway that is set so shares the bucket.
+    """
+
+    rate: int
+    capacity: int
+    wanted: int
+    period_s: int
+
+    @classmethod
+    def of(cls, args: Mapping[str, Any]) -> "_Bucket":
+        nested = args.get("redis-rate-limiter") or {}
+
+        def given(name: str, default: object) -> str:
+            return str(args.get(f"redis-rate-limiter.{name}", nested.get(name, default)))
+
+        rate, wanted = int(given("replenishRate", 0)), int(given("requestedTokens", 1))
+        capacity = int(given("burstCapacity", rate))
+        period = span_of(given("replenishPeriod", "1s")).total_seconds()
+        if rate < 1 or capacity < rate or wanted < 0:
+            raise ValueError("needs replenishRate >= 1 and burstCapacity >= replenishRate")
+        if period < 1 or period != int(period):
+            raise ValueError("replenishPeriod is no number of whole seconds")
+        return cls(rate, capacity, wanted, int(period))
+
+    @property
+    def words(self) -> tuple[int, int, int]:
+        """What the script is given: rate, capacity, wanted."""
+        return self.rate, self.capacity * self.period_s, self.wanted * self.period_s
+
+    def wait_s(self, left: int) -> int:
+        """Tell when the next request has a chance."""
+        return max(1, -(-(self.wanted * self.period_s - left) // self.rate))
+
+
 def request_rate_limiter(definition: Definition, tools: Tools) -> Filter:
-    """Build the filter from its long form; while Redis is away requests pass, as in Spring.
+    """Build the filter from its long form; Spring's arguments, and three more.
+
+    `redis-rate-limiter.replenishPeriod` (1s) is the time in which the bucket gains its
+    `replenishRate`. `when-redis-is-away` is `allow`, as in Spring, or `deny`: then 503. With
+    `across-routes` a caller has one bucket for all routes, as in Spring Cloud Gateway before 4.2
+    (its issue 2288); since then each route has its own.
 
     Raises:
         ValueError: a rate or capacity that makes no bucket, or an unknown key resolver.
     """
     args = definition.args
-    rate, capacity, wanted = _bucket(args)
-    resolve = _resolver(args)
+    bucket, resolve = _Bucket.of(args), _resolver(args)
     status = status_of(str(args.get("statusCode", args.get("status-code", 429))))
     deny_empty = str(args.get("deny-empty-key", args.get("denyEmptyKey", "true"))) != "false"
     empty_status = status_of(
         str(args.get("empty-key-status-code", args.get("emptyKeyStatus", 403)))
     )
+    away = str(args.get("when-redis-is-away", "allow"))
+    if away not in {"allow", "deny"}:
+        raise ValueError(f"when-redis-is-away {away} is neither allow nor deny")
+    across = str(args.get("across-routes", "false")).lower() == "true"
+    tell = _told(bucket, tools)
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
         key = resolve(exchange)
@@ -76,22 +129,20 @@ def request_rate_limiter(definition: Definition, tools: Tools) -> Filter:
             return (
                 message(empty_status, "Access is denied") if deny_empty else await proceed(exchange)
             )
-        bucket = f"request_rate_limiter.{{{exchange.route}.{key}}}"
+        owner = key if across else f"{exchange.route}.{key}"
+        name = f"request_rate_limiter.{{{owner}}}"
         try:
             allowed, left = await tools.script(
-                BUCKET, (f"{bucket}.tokens", f"{bucket}.timestamp"), (rate, capacity, wanted)
+                BUCKET, (f"{name}.tokens", f"{name}.timestamp"), bucket.words
             )
-        except UnavailableError:
-            allowed, left = 1, -1
-        told = [
-            (b"X-RateLimit-Remaining", b"%d" % left),
-            (b"X-RateLimit-Requested-Tokens", b"%d" % wanted),
-            (b"X-RateLimit-Burst-Capacity", b"%d" % capacity),
-            (b"X-RateLimit-Replenish-Rate", b"%d" % rate),
-        ]
+        except UnavailableError as error:
+            if away == "deny":
+                raise BusyError("Limits cannot be checked at the moment") from error
+            allowed, left = 1, -bucket.period_s
+        told = tell(left // bucket.period_s)
         if not allowed:
-            wait = max(1, -(-(wanted - left) // rate))
-            return message(status, "Too many requests", *told, (b"Retry-After", b"%d" % wait))
+            wait = b"%d" % bucket.wait_s(left)
+            return message(status, "Too many requests", *told, (b"Retry-After", wait))
         reply = await proceed(exchange)
         reply.headers.extend(told)
         return reply
@@ -99,17 +150,24 @@ def request_rate_limiter(definition: Definition, tools: Tools) -> Filter:
     return apply
 
 
-def _bucket(args: Mapping[str, Any]) -> tuple[int, int, int]:
-    nested = args.get("redis-rate-limiter") or {}
+def _told(bucket: _Bucket, tools: Tools) -> Callable[[int], Headers]:
+    """Build the headers that tell what is left, by the names that the estate gives them."""
 
-    def number(name: str, default: int) -> int:
-        return int(args.get(f"redis-rate-limiter.{name}", nested.get(name, default)))
+    def option(name: str, default: str) -> str:
+        return tools.option(f"redis-rate-limiter.{name}") or default
 
-    rate, wanted = number("replenishRate", 0), number("requestedTokens", 1)
-    capacity = number("burstCapacity", rate)
-    if rate < 1 or capacity < rate or wanted < 0:
-        raise ValueError("needs replenishRate >= 1 and burstCapacity >= replenishRate")
-    return rate, capacity, wanted
+    def named(name: str, default: str) -> bytes:
+        return option(f"{name}-header", f"X-RateLimit-{default}").encode()
+
+    if option("include-headers", "true").lower() == "false":
+        return lambda _: []
+    remaining = named("remaining", "Remaining")
+    fixed = [
+        (named("requested-tokens", "Requested-Tokens"), b"%d" % bucket.wanted),
+        (named("burst-capacity", "Burst-Capacity"), b"%d" % bucket.capacity),
+        (named("replenish-rate", "Replenish-Rate"), b"%d" % bucket.rate),
+    ]
+    return lambda left: [(remaining, b"%d" % left), *fixed]
 
 
 def _resolver(args: Mapping[str, Any]) -> Callable[[Exchange], str | None]:

@@ -1,12 +1,13 @@
 """Route filters by Spring's names: what the upstream sees, what the client gets."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cloud.breaker import CircuitBreaker, CircuitBreakerSettings
 from cloud.errors import DeadlineError, InvalidError, UnavailableError, UpstreamError
-from gateway.exchange import Exchange, Reply, Stream, Tools
+from gateway.exchange import BusyError, Exchange, Reply, Stream, Tools
 from gateway.filters import FILTERS, build
 from gateway.route import define
 
@@ -253,13 +254,79 @@ async def test_a_rate_limiter_fails_open_as_spring_does():
     assert (reply.status, dict(reply.headers)[b"X-RateLimit-Remaining"]) == (200, b"-1")
 
 
+def limiter(**args):
+    args = {key.replace("_", "-"): value for key, value in args.items()}
+    return {"name": "RequestRateLimiter", "args": {**LIMITER["args"], **args}}
+
+
+async def test_a_period_longer_than_a_second_is_a_bucket_that_spring_can_share():
+    """5 a minute, 10 at once: rate 5, capacity 600, each request 60, as its users write it."""
+    calls = []
+
+    async def script(_script, _keys, args):
+        calls.append(args)
+        return 0, 30
+
+    slow = limiter()
+    slow["args"] |= {
+        "redis-rate-limiter": {"replenishRate": "5", "burstCapacity": "10",
+                               "replenishPeriod": "1m"},
+    }  # fmt: skip
+    slow["args"] = {
+        k: v for k, v in slow["args"].items() if not k.startswith("redis-rate-limiter.")
+    }
+    reply, _ = await through(slow, request(client="10.0.0.1"), None, tools(script))
+    assert calls == [(5, 600, 60)]
+    headers = dict(reply.headers)
+    assert reply.status == 429
+    assert headers[b"X-RateLimit-Remaining"] == b"0"
+    assert headers[b"X-RateLimit-Burst-Capacity"] == b"10"
+    assert headers[b"Retry-After"] == b"6", "30 more are wanted, 5 come a second"
+
+
+async def test_a_rate_limiter_may_deny_while_redis_is_away():
+    async def script(*_):
+        raise UnavailableError("Redis is away")
+
+    with pytest.raises(BusyError):
+        await through(limiter(when_redis_is_away="deny"), request(client="10.0.0.1"), None,
+                      tools(script))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"redis-rate-limiter.include-headers": "false"}, set()),
+        (
+            {"redis-rate-limiter.remaining-header": "X-Left"},
+            {
+                b"X-Left",
+                b"X-RateLimit-Requested-Tokens",
+                b"X-RateLimit-Burst-Capacity",
+                b"X-RateLimit-Replenish-Rate",
+            },
+        ),
+    ],
+)
+async def test_the_headers_of_a_limit_bear_the_names_of_the_estate(options, names):
+    async def script(*_):
+        return 1, 1
+
+    given = replace(tools(script), option=options.get)
+    reply, _ = await through(LIMITER, request(client="10.0.0.1"), None, given)
+    assert {name for name, _ in reply.headers} - {b"X-Up"} == names
+
+
 @pytest.mark.parametrize(
     "text",
     ["Nope", "StripPrefix=x", "SetPath", "RedirectTo=200,http://x", "SetStatus=1000",
      "RewritePath=/a", "AddRequestHeader=X", "RequestRateLimiter=1",
      {"name": "CircuitBreaker", "args": {"name": "b", "fallbackUri": "http://evil/"}},
      {"name": "RequestRateLimiter", "args": {"redis-rate-limiter.replenishRate": "1",
-                                             "key-resolver": "#{T(java.lang.Runtime)}"}}],
+                                             "key-resolver": "#{T(java.lang.Runtime)}"}},
+     limiter(when_redis_is_away="maybe"),
+     {"name": "RequestRateLimiter", "args": {"redis-rate-limiter.replenishRate": "1",
+                                             "redis-rate-limiter.replenishPeriod": "1500ms"}}],
     ids=str,
 )  # fmt: skip
 def test_a_filter_that_cannot_be_built_says_so(text):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 import pytest
@@ -21,6 +22,29 @@ from tests.gateway.conftest import WAIT_S, Answer, Gateway, everything, settings
 from tests.gateway.parity import CASES, SERVICES, Case, marked, routes
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
+
+LIMITED = {
+    "id": "limited",
+    "predicates": ["Path=/limited"],
+    "filters": [
+        {
+            "name": "RequestRateLimiter",
+            "args": {
+                "redis-rate-limiter.replenishRate": 1,
+                "redis-rate-limiter.burstCapacity": 60,
+                "redis-rate-limiter.requestedTokens": 10,
+                "key-resolver": "#{@remoteAddrKeyResolver}",
+                "across-routes": True,  # theirs, being older than 4.2, knows nothing else
+            },
+        }
+    ],
+}
+
+LIMIT_HEADERS = (
+    "x-ratelimit-requested-tokens",
+    "x-ratelimit-burst-capacity",
+    "x-ratelimit-replenish-rate",
+)
 
 # Ours says more to an upstream: who calls, from where, in which trace. How a body is framed is
 # each client's own affair; the body itself is compared.
@@ -105,14 +129,14 @@ def recorder() -> Iterator[Recorder]:
 
 
 @pytest.fixture(scope="module")
-def tree(recorder: Recorder) -> dict[str, Any]:
+def tree(recorder: Recorder, store) -> dict[str, Any]:
     """The one configuration that both read."""
     instances = {f"{SIMPLE}.{name}[0].uri": recorder.url for name in SERVICES}
     gateway = {
-        "routes": routes(recorder.url),
+        "routes": [LIMITED | {"uri": recorder.url}, *routes(recorder.url)],
         "default-filters": ["AddResponseHeader=X-Response-Default-Red, Default-Blue"],
     }
-    return {"spring.cloud.gateway": gateway, **instances}
+    return {"spring.cloud.gateway": gateway, **instances, **settings(store)}
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +216,20 @@ def test_both_gateways_do_the_same(number, case, theirs, ours, recorder):
     if our_calls and our_answer.status != 504:  # else the gateways speak for themselves
         assert at_client(our_answer) == at_client(their_answer)
         assert our_answer.body == their_answer.body
+
+
+@pytest.mark.estate
+def test_both_gateways_take_from_one_bucket(theirs, ours, store):
+    """60 tokens, 10 a request: six are let through, whichever of the two is asked."""
+    store.delete(*(store.keys("request_rate_limiter.*") or ["none"]))
+    answers = [ask(port, 0, Case("limited", target="/limited")) for port in (theirs, ours) * 4]
+    assert [answer.status for answer in answers] == [200] * 6 + [429] * 2
+    left = [int(answer.headers["x-ratelimit-remaining"]) for answer in answers[:6]]
+    # A second that passes meanwhile gives one token back.
+    assert all(before - 10 <= after <= before - 7 for before, after in pairwise(left)), left
+    told = [{name: answer.headers[name] for name in LIMIT_HEADERS} for answer in answers]
+    assert all(each == told[0] for each in told)
+    assert "retry-after" in answers[7].headers, "ours says when; Spring's never does"
 
 
 def target(calls: list[Asked]) -> str | None:
