@@ -7,18 +7,19 @@ Everybody may ask whether the service is well. Why, and everything else, is for
 import platform
 from collections.abc import Callable, Collection, Mapping
 from os import getpid, getppid
+from types import MappingProxyType
 from typing import Any
 
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
 import cloud
-from cloud import security
-from cloud.actuator import loggers, meters, refresh
-from cloud.actuator.answers import answer
-from cloud.actuator.health import Check, Health
+from cloud.actuator import breakers, loggers, meters, refresh, registry
+from cloud.actuator.access import Access, base_path
+from cloud.actuator.answers import V2, answer, media_type
+from cloud.actuator.health import Check, Component, Health
 from cloud.config import Environment
-from cloud.errors import DeniedError, NotFoundError
+from cloud.errors import NotFoundError
 
 __all__ = ["Check", "install"]
 
@@ -26,8 +27,10 @@ __all__ = ["Check", "install"]
 # guard of all, and gives its links: name to path, as the index lists them.
 Install = Callable[[Blueprint, Environment], Mapping[str, str]]
 _GROUPS: tuple[Install, ...] = (
+    breakers.install,
     loggers.install,
     refresh.install,
+    registry.install,
 )
 
 _LINKS = {
@@ -39,23 +42,31 @@ _LINKS = {
     "metrics-requiredMetricName": "/metrics/{requiredMetricName}",
     "prometheus": "/prometheus",
 }
-_NOT_SERVING = frozenset({"DOWN", "OUT_OF_SERVICE"})
 
 
 def install(
-    app: Flask, environment: Environment, *, checks: Mapping[str, Check], essential: Collection[str]
+    app: Flask,
+    environment: Environment,
+    *,
+    checks: Mapping[str, Check],
+    essential: Collection[str],
+    links: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Serve the endpoints below /actuator.
+    """Serve the endpoints below `management.endpoints.web.base-path`, /actuator when unset.
 
     Args:
         app: has `cloud.web` installed, which answers this room's errors.
         environment: the instance's properties.
         checks: component name to check, in Spring's names (`db`, `redis`, `rabbit`, `mongo`).
         essential: the checks without which the house cannot serve: they decide on readiness.
+        links: of endpoints that the house itself adds below the base path, id to path.
+
+    Raises:
+        ConfigurationError: a `management` property cannot be used.
     """
-    endpoints = _Endpoints(environment, Health(environment, checks, essential))
-    rooms = Blueprint("actuator", __name__, url_prefix="/actuator")
-    rooms.before_request(endpoints.guard)
+    access, health = Access(environment), Health(environment, checks, essential)
+    endpoints = _Endpoints(environment, access, health)
+    rooms = Blueprint("actuator", __name__, url_prefix=base_path(environment.properties))
     rooms.get("")(endpoints.index)
     rooms.get("/health", endpoint="health")(endpoints.health)
     rooms.get("/health/<path:name>", endpoint="health-path")(endpoints.health)
@@ -65,33 +76,30 @@ def install(
     rooms.get("/prometheus")(endpoints.prometheus)
     for add in _GROUPS:
         endpoints.links.update(add(rooms, environment))
+    endpoints.links.update(links)
+    # For the whole application: the house's own endpoints are no rooms of ours.
+    app.before_request(access.guard)
+    app.after_request(access.allow_origin)
     app.register_blueprint(rooms)
+    for name, group in health.groups(environment.properties).items():
+        if group.path:
+            app.add_url_rule(
+                group.path, f"health-{name}", endpoints.health, defaults={"name": name}
+            )
 
 
 class _Endpoints:
-    def __init__(self, environment: Environment, health: Health) -> None:
+    def __init__(self, environment: Environment, access: Access, health: Health) -> None:
         self._environment = environment
+        self._access = access
         self._health = health
         self.links = dict(_LINKS)
-
-    def guard(self) -> None:
-        if not (request.endpoint or "").startswith("actuator.health") and not self._trusted():
-            raise DeniedError("Not for this network")
-
-    def _trusted(self) -> bool:
-        """Tell whether the client's address, not what its headers claim, is an operator's."""
-        properties = self._environment.properties
-        client = security.client_address(
-            request.remote_addr or "",
-            request.headers.get("X-Forwarded-For"),
-            security.trusted_proxies(properties, "web"),
-        )
-        return security.is_within(client, security.allowed_networks(properties))
 
     def index(self) -> Response:
         links = {
             name: {"href": f"{request.base_url}{path}", "templated": "{" in path}
             for name, path in self.links.items()
+            if not path or self._access.exposes(path.split("/")[1])
         }
         return answer({"_links": links})
 
@@ -99,9 +107,12 @@ class _Endpoints:
         found = self._health.of(name)
         if found is None:
             raise NotFoundError("No such health component")
-        if not self._trusted():
-            found = {key: found[key] for key in ("status", "groups") if key in found}
-        return answer(found, 503 if found["status"] in _NOT_SERVING else 200)
+        component, group = found
+        details = self._access.shows("details", "always", *group.owners)
+        default = "always" if details else "never"
+        components = self._access.shows("components", default, *group.owners)
+        told = _told(component, details=details, components=components)
+        return answer(told, group.codes.get(component["status"], 200))
 
     def info(self) -> Response:
         properties = self._environment.properties
@@ -132,3 +143,19 @@ class _Endpoints:
     def prometheus(self) -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(meters.registry()), content_type=content_type)
+
+
+def _told(component: Component, *, details: bool, components: bool) -> Component:
+    """Leave out what the client may not see; version 2 calls components details."""
+    parts = "details" if media_type() == V2 else "components"
+    told: Component = {
+        key: component[key] for key in ("status", "description", "groups") if key in component
+    }
+    if details and "details" in component:
+        told["details"] = component["details"]
+    if components and "components" in component:
+        told[parts] = {
+            name: _told(part, details=details, components=True)
+            for name, part in component["components"].items()
+        }
+    return told

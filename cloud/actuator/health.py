@@ -1,21 +1,25 @@
 """Health: real checks, run side by side, each with a limit of time, their results kept a moment."""
 
+import re
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from cloud import eureka
+from cloud.actuator import breakers
 from cloud.actuator.meters import served
-from cloud.config import Environment
+from cloud.config import Environment, Properties
 from cloud.config import health as config_server
-from cloud.errors import CloudError
+from cloud.errors import CloudError, ConfigurationError
 from cloud.eureka import folder
+from cloud.eureka import health as eureka_health
 
 log = structlog.get_logger()
 
@@ -23,12 +27,36 @@ log = structlog.get_logger()
 Check = Callable[[], Mapping[str, Any]]
 Component = dict[str, Any]
 
-# The worst status of the parts is that of the whole (Spring's management.endpoint.health.status).
-_ORDER = ("DOWN", "OUT_OF_SERVICE", "UP", "UNKNOWN")
 _LIMIT = timedelta(seconds=2)
 _KEEP = timedelta(seconds=1)
 _DISK_THRESHOLD_BYTES = 10 * 2**20
 _UP: Component = {"status": "UP"}
+
+_OWN: Final = "management.endpoint.health"
+# The worst status of the parts is that of the whole.
+_ORDER: Final = ("DOWN", "OUT_OF_SERVICE", "UP", "UNKNOWN")
+_PROBES: Final = {"liveness": "server:/livez", "readiness": "server:/readyz"}
+_SEGMENT: Final = re.compile(r"/[\w.~-]+")
+_UNHEALTHY: Final = {"DOWN": 503, "OUT_OF_SERVICE": 503}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some of the components, for one who asks; the whole is a group as well.
+
+    Attributes:
+        members: component names.
+        order: statuses, the worst first.
+        codes: HTTP statuses; 200 for what is not among them.
+        path: where the group answers beside the actuator, `/readyz`.
+        owners: whose `show-…` keys count, as in `management.endpoint.<owner>`, the first first.
+    """
+
+    members: Sequence[str]
+    order: Sequence[str]
+    codes: Mapping[str, int]
+    path: str | None
+    owners: Sequence[str]
 
 
 class Health:
@@ -45,10 +73,13 @@ class Health:
             raise ValueError(f"essential, but not checked: {sorted(unknown)}")
         self._environment = environment
         self._probes = {
-            name: _Probe(name, check, limit.total_seconds()) for name, check in checks.items()
+            name: _Probe(name, check, limit.total_seconds())
+            for name, check in checks.items()
+            if environment.properties.boolean(f"management.health.{name}.enabled", default=True)
         }
-        self._essential = tuple(name for name in checks if name in essential)
+        self._essential = tuple(name for name in self._probes if name in essential)
         self._instant: Mapping[str, Callable[[], Component | None]] = {
+            "circuitBreakers": lambda: breakers.component(environment),
             "configServer": lambda: config_server.component(environment.properties),
             "diskSpace": self._disk_space,
             "discoveryComposite": self._discovery,
@@ -57,31 +88,71 @@ class Health:
             "readinessState": self._readiness_state,
             "refreshScope": _UP.copy,
         }
-        self._groups = {
-            # A store that is away is no reason to be restarted.
-            "liveness": ("livenessState",),
-            "readiness": ("readinessState", *self._essential),
-        }
+        self.groups(environment.properties)
+        environment.require(self.groups)
 
-    def of(self, name: str | None) -> Component | None:
+    def groups(self, properties: Properties) -> dict[str, Group]:
+        """Read `management.endpoint.health.group`, beside liveness and readiness.
+
+        Raises:
+            ConfigurationError: a member that does not exist, unless
+                `management.endpoint.health.validate-group-membership` is false.
+        """
+        probes = properties.boolean(f"{_OWN}.probes.enabled", default=True)
+        # A store that is away is no reason to be restarted.
+        known = {"liveness": ("livenessState",), "readiness": ("readinessState", *self._essential)}
+        given = properties.tree(f"{_OWN}.group")
+        names = {**(known if probes else {}), **given}
+        return {name: self._group(properties, name, known.get(name, ())) for name in sorted(names)}
+
+    def _group(self, properties: Properties, name: str, default: Sequence[str]) -> Group:
+        own, parts = f"{_OWN}.group.{name}", {*self._probes, *self._instant}
+        included = properties.listing(f"{own}.include", default or ("*",))
+        excluded = properties.listing(f"{own}.exclude")
+        strict = properties.boolean(f"{_OWN}.validate-group-membership", default=True)
+        if strict and (unknown := {*included, *excluded} - parts - {"*"}):
+            raise ConfigurationError(
+                f"{properties.application}: {own} has members that do not exist:"
+                f" {', '.join(sorted(unknown))}"
+            )
+        some = sorted(parts) if "*" in included else [one for one in included if one in parts]
+        left = [one for one in some if one not in excluded and "*" not in excluded]
+        return Group(
+            left,
+            *_statuses(properties, own),
+            _path(properties, name),
+            (f"health.group.{name}", "health"),
+        )
+
+    def of(self, name: str | None) -> tuple[Component, Group] | None:
         """Return the whole, a group, or a component by path; None when there is none."""
+        properties = self._environment.properties
+        groups = self.groups(properties)
+        whole = Group(
+            sorted({*self._probes, *self._instant}), *_statuses(properties, _OWN), None, ("health",)
+        )
         if name is None:
-            return {**self._all(sorted({*self._probes, *self._instant})), "groups": [*self._groups]}
-        if name in self._groups:
-            return self._all(self._groups[name])
+            return {**self._all(whole), "groups": [*groups]}, whole
         top, *path = name.split("/")
-        found: Component | None = self._all([top])["components"].get(top)
+        group = whole
+        if top in groups and not (path and path[0] not in groups[top].members):
+            group = groups[top]
+            if not path:
+                return self._all(group), group
+            top, *path = path
+        found: Component | None = self._all(replace(group, members=[top]))["components"].get(top)
         for part in path:
             found = found and found.get("components", {}).get(part)
-        return found
+        return (found, group) if found else None
 
-    def _all(self, names: Collection[str]) -> Component:
+    def _all(self, group: Group) -> Component:
         # All begin before the first is waited for.
-        for name in names:
+        for name in group.members:
             if name in self._probes:
                 self._probes[name].begin()
-        found = {name: component for name in names if (component := self._one(name))}
-        worst = min((c["status"] for c in found.values()), key=_ORDER.index, default="UNKNOWN")
+        found = {name: component for name in group.members if (component := self._one(name))}
+        ranked = [one["status"] for one in found.values() if one["status"] in group.order]
+        worst = min(ranked, key=group.order.index, default="UNKNOWN")
         return {"status": worst, "components": found}
 
     def _one(self, name: str) -> Component | None:
@@ -100,7 +171,11 @@ class Health:
         if served():
             services = eureka.view(self._environment).services()
             client = {"status": "UP", "details": {"services": services}}
-        return {"status": client["status"], "components": {"discoveryClient": client}}
+        remote = eureka_health.component(self._environment) if served() else None
+        parts = {"discoveryClient": client, **({"eureka": remote} if remote else {})}
+        # An order from outside is ours to follow; that Eureka is away is not ours to heal.
+        told = remote if remote and remote["status"] in {"DOWN", "OUT_OF_SERVICE"} else client
+        return {"status": told["status"], "components": parts}
 
     def _disk_space(self) -> Component:
         path = Path.cwd()
@@ -114,6 +189,38 @@ class Health:
         }
         enough = usage.free >= _DISK_THRESHOLD_BYTES
         return {"status": "UP" if enough else "DOWN", "details": details}
+
+
+def _statuses(properties: Properties, own: str) -> tuple[Sequence[str], Mapping[str, int]]:
+    """Read order and HTTP codes of statuses: a group's own, else those of all, else Spring's."""
+    places = dict.fromkeys((own, _OWN))
+    orders = (properties.listing(f"{place}.status.order") for place in places)
+    codes = (properties.subset(f"{place}.status.http-mapping") for place in places)
+    order = next((found for found in orders if found), _ORDER)
+    mapping = next((found for found in codes if found), _UNHEALTHY)
+    return [_status(one) for one in order], {_status(k): int(v) for k, v in mapping.items()}
+
+
+def _status(text: str) -> str:
+    """Spell a status as it is told: `out-of-service` is OUT_OF_SERVICE."""
+    return text.strip().upper().replace("-", "_")
+
+
+def _path(properties: Properties, name: str) -> str | None:
+    """Read where a group answers on the main port, if it does.
+
+    Raises:
+        ConfigurationError: an additional path that is not `server:/<segment>`.
+    """
+    key = f"{_OWN}.group.{name}.additional-path"
+    probes = properties.boolean(f"{_OWN}.probes.add-additional-paths", default=False)
+    given = properties.get(key) or (_PROBES.get(name) if probes else None)
+    if given is None:
+        return None
+    where, _, path = given.partition(":")
+    if where not in {"server", "management"} or not _SEGMENT.fullmatch(path):
+        raise ConfigurationError(f"{properties.application}: {key} is not server:/<segment>")
+    return path
 
 
 class _Probe:

@@ -30,9 +30,9 @@ _LONGEST: Final = 255
 def install(rooms: Blueprint, environment: Environment) -> Mapping[str, str]:
     """Add the endpoint."""
     endpoint = _Endpoint(environment)
-    rooms.get("/loggers")(endpoint.index)
-    rooms.get("/loggers/<name>")(endpoint.one)
-    rooms.post("/loggers/<name>")(endpoint.set)
+    rooms.get("/loggers", endpoint="loggers")(endpoint.index)
+    rooms.get("/loggers/<name>", endpoint="loggers-name")(endpoint.one)
+    rooms.post("/loggers/<name>", endpoint="loggers-set")(endpoint.set)
     return {"loggers": "/loggers", "loggers-name": "/loggers/{name}"}
 
 

@@ -83,7 +83,8 @@ def test_the_index_links_to_what_there_is(client):
     for link in links.values():
         if not link["templated"]:
             path = link["href"].removeprefix("http://localhost/actuator")
-            assert get(client, path).status_code == 200
+            # Some can only be written to, `refresh` for one.
+            assert get(client, path).status_code in {200, 405}
 
 
 @pytest.mark.parametrize(
