@@ -9,7 +9,7 @@ CODE   := cloud gateway identity movie customer payment notification deploy benc
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status logs journey restart clean ops ops-down check format test bench storm push lock
+.PHONY: help setup up down status logs journey restart clean ops ops-down check format test swap bench rolling storm push lock
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -59,11 +59,17 @@ format: $(STAMP) ## ruff's formatter and fixes
 test: check      ## check, unit, contract and system tests, on servers that the run starts itself
 	@$(VENV)/bin/python -m pytest $(TESTS)
 
+swap: $(STAMP)   ## the journey with each service in turn replaced by a JVM one (3 minutes)
+	@$(VENV)/bin/python -m pytest -m swap tests/estate $(TESTS)
+
 bench: $(STAMP)  ## our gateway, Spring Cloud Gateway and nginx, measured in turns (14 minutes)
 	@$(VENV)/bin/python -m bench $(BENCH)
 
 storm: $(STAMP)  ## 10,000 payments while processes are killed and servers restarted, then counted
 	@$(VENV)/bin/python -m bench.payments $(STORM)
+
+rolling: $(STAMP) ## a service restarted one by one under 200 requests a second, and who noticed
+	@$(VENV)/bin/python -m bench.rolling $(ROLLING)
 
 push: $(STAMP)   ## how long from a payment's 201 to its event on the buyer's stream
 	@$(VENV)/bin/python -m bench.push $(PUSH)

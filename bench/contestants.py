@@ -79,13 +79,17 @@ class Running:
 
 
 @contextmanager
-def running(programs: Sequence[Program]) -> Iterator[Mapping[str, Running]]:
+def running(programs: Sequence[Program], folder: Path = FOLDER) -> Iterator[Mapping[str, Running]]:
     """Start programs in their order, each when the one before it is ready; end them all.
+
+    Args:
+        programs: what to start.
+        folder: where they work and leave their logs.
 
     Raises:
         EstateError: a package is missing and cannot be installed, or a program does not come up.
     """
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     wanted = packages.missing(programs)
     if wanted:
         packages.install(wanted, print)
@@ -93,21 +97,21 @@ def running(programs: Sequence[Program]) -> Iterator[Mapping[str, Running]]:
     try:
         for program in programs:
             program.prepare()
-            started[program.name] = _start(program)
+            started[program.name] = _start(program, folder)
         yield started
     finally:
         for one in reversed(started.values()):
             _end(one.process)
 
 
-def _start(program: Program) -> Running:
-    log = FOLDER / f"{program.name}.log"
+def _start(program: Program, folder: Path) -> Running:
+    log = folder / f"{program.name}.log"
     machine = {name: os.environ[name] for name in ("PATH", "HOME")}  # noqa: TID251 - a child's own
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             program.command,
             env={**machine, **program.environment},
-            cwd=FOLDER,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

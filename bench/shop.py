@@ -94,6 +94,12 @@ class Client:
             self.statuses[answer.status] += 1
         return answer
 
+    def leave(self) -> None:
+        """Close the calling thread's connection."""
+        line: HTTPConnection | None = getattr(self._mine, "line", None)
+        if line is not None:
+            line.close()
+
     def _send(
         self, method: str, path: str, raw: bytes | str | None, headers: Mapping[str, str]
     ) -> Answer:

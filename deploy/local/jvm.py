@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Final
 
 import requests
@@ -10,7 +11,7 @@ from deploy.local import probes
 from deploy.local.program import Program
 from deploy.local.site import CHECKOUT, HOST, SHARED, EstateError, Site, locked
 
-_SOURCES: Final = CHECKOUT / "deploy" / "jvm"
+SOURCES: Final = CHECKOUT / "deploy" / "jvm"
 _TARGET: Final = SHARED / "jvm"
 JAVA: Final = {
     "openjdk-17-jdk-headless": "javac",
@@ -32,7 +33,7 @@ def eureka(site: Site) -> Program:
     return Program(
         name="eureka",
         tier=1,
-        command=_spring(site, "eureka", "EurekaServer", "application.yml", heap="96m"),
+        command=spring(site, "eureka", "EurekaServer", "application.yml", heap="96m"),
         environment={"SERVER_PORT": str(site.ports["eureka"])},
         ready=lambda: probes.answers(site.url("eureka", "/eureka/apps")),
         ports=("eureka",),
@@ -49,7 +50,7 @@ def config(site: Site) -> Program:
     return Program(
         name="config",
         tier=2,
-        command=_spring(site, "config-server", main, "configserver.yml", heap="128m"),
+        command=spring(site, "config-server", main, "configserver.yml", heap="128m"),
         environment={
             "SERVER_PORT": str(site.ports["config"]),
             "SPRING_RABBITMQ_PORT": str(site.ports["rabbit"]),
@@ -77,7 +78,7 @@ def gateway(site: Site) -> Program:
     return Program(
         name="spring-gateway",
         tier=5,
-        command=_spring(site, "gateway", "SpringGateway", "application.yml", heap="160m"),
+        command=spring(site, "gateway", "SpringGateway", "application.yml", heap="160m"),
         environment={
             "SERVER_PORT": str(site.ports["spring-gateway"]),
             "NOZIE_SPRING_GATEWAY_ROUTES": str(site.path("spring-gateway", "routes.yml")),
@@ -95,7 +96,7 @@ def admin(site: Site) -> Program:
     return Program(
         name="admin",
         tier=5,
-        command=_spring(site, "admin", "AdminServer", "application.yml", heap="160m"),
+        command=spring(site, "admin", "AdminServer", "application.yml", heap="160m"),
         environment={
             "SERVER_PORT": str(site.ports["admin"]),
             "EUREKA_CLIENT_SERVICEURL_DEFAULTZONE": eureka_url(site),
@@ -183,20 +184,21 @@ def class_path(module: str) -> str:
     return f"{_TARGET}/{module}/classes:{_TARGET}/{module}/lib/*"
 
 
-def _spring(site: Site, module: str, main: str, settings: str, heap: str) -> tuple[str, ...]:
-    """Build the command of a Spring Boot server."""
-    location = f"--spring.config.location=file:{_SOURCES / module / settings}"
+def spring(
+    site: Site, module: str, main: str, settings: str, heap: str, home: Path = SOURCES
+) -> tuple[str, ...]:
+    """Build the command of a Spring Boot server; `settings` is a file, or a folder with a slash."""
+    location = f"--spring.config.location=file:{home / module}/{settings}"
     temporary = f"-Djava.io.tmpdir={site.path('run', 'tmp')}"
     flags = (f"-Xmx{heap}", "-XX:ReservedCodeCacheSize=48m", *_FLAGS, temporary)
     return ("java", *flags, "-cp", class_path(module), main, location)
 
 
-def install(module: str) -> None:
+def install(module: str, home: Path = SOURCES) -> None:
     """Fetch the class path of a server and compile the little that is ours, if that changed."""
-    sources = sorted((_SOURCES / module).glob("*.java"))
-    wanted = "".join(
-        file.read_text() for file in (_SOURCES / "pom.xml", _SOURCES / module / "pom.xml", *sources)
-    )
+    pom = home / module / "pom.xml"
+    sources = sorted(pom.parent.rglob("*.java"))
+    wanted = "".join(file.read_text() for file in (SOURCES / "pom.xml", pom, *sources))
     stamp = _TARGET / module / "installed.txt"
     if stamp.exists() and stamp.read_text() == wanted:
         return
@@ -204,8 +206,8 @@ def install(module: str) -> None:
     # Two Mavens at once may spoil each other's repository.
     with locked(SHARED / "locks" / "maven"):
         _run(
-            *("mvn", "-q", "-B", "-f", str(_SOURCES / "pom.xml"), "-pl", module),
-            *(f"-Dnozie.jvm={_TARGET}", "dependency:copy-dependencies"),
+            *("mvn", "-q", "-B", "-f", str(pom), f"-Dnozie.jvm={_TARGET}"),
+            "dependency:copy-dependencies",
         )
     if sources:
         classes = str(_TARGET / module / "classes")

@@ -1,0 +1,159 @@
+"""A service of two instances is restarted one by one, and whether any caller noticed.
+
+`python -m bench.rolling --rate 200` asks for customer records steadily, half of it through our
+gateway and half through the JVM neighbour's own load balancer, on an estate of its own. Both
+instances of customer-service are replaced meanwhile. Exits with 1 when a request failed.
+"""
+
+import argparse
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from uuid import uuid4
+
+from bench.shop import Client, opened
+from cloud.security import sign
+from deploy.local import Estate, EstateError
+from deploy.local.site import HOST
+from tests.estate import programs
+from tests.ports import free_port
+
+Say = Callable[[str], None]
+
+_HOUSE: Final = "customer"
+_THREADS: Final = 16
+_PEOPLE: Final = 200
+_FAREWELL_S: Final = 4
+_BETWEEN_S: Final = 2
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One way to the service: who is asked, and for what."""
+
+    client: Client
+    path: str
+
+
+def tokens(secret: str) -> list[str]:
+    """Sign tokens of people who have no record: many, as each may only ask so often."""
+    now = int(time.time())
+    return [
+        sign(
+            {
+                "jti": str(uuid4()), "sub": str(10**9 + number), "username": f"caller-{number}",
+                "roles": ["USER"], "permissions": [], "type": "ACCESS", "iat": now,
+                "exp": now + 3600,
+            },
+            secret,
+        )
+        for number in range(_PEOPLE)
+    ]  # fmt: skip
+
+
+@contextmanager
+def steady(lines: Mapping[str, Line], secret: str, rate: float) -> Iterator[None]:
+    """Ask at a steady rate, in turns along all lines, as long as the block runs."""
+    people = tokens(secret)
+    over = threading.Event()
+    ways = list(lines.values())
+    began = time.monotonic()
+
+    def work(first: int) -> None:
+        for number in range(first, sys.maxsize, _THREADS):
+            if over.wait(max(0.0, began + number / rate - time.monotonic())):
+                break
+            # A thread's numbers have one remainder: by rounds, each walks all lines.
+            line = ways[(number // _THREADS) % len(ways)]
+            line.client.ask("GET", line.path, token=people[number % _PEOPLE])
+        for line in ways:
+            line.client.leave()
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(_THREADS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def roll(
+    estate: Estate, neighbour: str, rate: float, say: Say, rounds: int = 1
+) -> dict[str, dict[int, int]]:
+    """Replace both instances in turn under load; count the answers by way and status.
+
+    Args:
+        estate: runs; its own instance of the service makes room for two of ours.
+        neighbour: `host:port` of the JVM neighbour.
+        rate: requests in a second, both ways together.
+        say: told each replacement.
+        rounds: how often each instance is replaced.
+    """
+    lines = {
+        "gateway": Line(Client(estate.address("gateway")), "/api/customers"),
+        "neighbour": Line(Client(neighbour), "/call/customer-service?path=/api/customers"),
+    }
+    settings = {"nozie.server.deregister-wait": f"{_FAREWELL_S}s"}
+    made = [programs.another(estate.site, _HOUSE, free_port(), settings) for _ in range(2)]
+    estate.stop(_HOUSE)
+    with ExitStack() as all_ends:
+        places = []
+        for program in made:
+            place = all_ends.enter_context(ExitStack())
+            place.enter_context(programs.beside(estate.site, program))
+            places.append(place)
+        with steady(lines, estate.site.secrets["jwt"], rate):
+            for turn in range(rounds):
+                for program, place in zip(made, places, strict=True):
+                    time.sleep(_BETWEEN_S)  # noqa: TID251 - both serve for a while
+                    began = time.monotonic()
+                    place.close()
+                    place.enter_context(programs.beside(estate.site, program))
+                    took = time.monotonic() - began
+                    say(f"  round {turn + 1}: {program.name} replaced in {took:.1f} s")
+            time.sleep(_BETWEEN_S)  # noqa: TID251 - likewise
+    return {name: dict(line.client.statuses) for name, line in lines.items()}
+
+
+def main() -> int:
+    """Read the command line and roll."""
+    parser = argparse.ArgumentParser(prog="python -m bench.rolling", description=__doc__)
+    parser.add_argument("--rate", type=float, default=200, help="requests in a second")
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    port = free_port()
+    try:
+        with (
+            opened("rolling", say, {}) as estate,
+            programs.beside(estate.site, programs.neighbour(estate.site, port)),
+        ):
+            found = roll(estate, f"{HOST}:{port}", given.rate, say, given.rounds)
+    except EstateError as error:
+        sys.stderr.write(f"\nrolling: {error}\n")
+        return 1
+    failed = 0
+    for name, statuses in found.items():
+        bad = sum(count for status, count in statuses.items() if status != HTTPStatus.OK)
+        say(f"  {name:<12}{sum(statuses.values()):7} requests, {bad} failed  {statuses}")
+        failed += bad
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
