@@ -35,12 +35,22 @@ class _Process(Collector):
 
 
 _process = _Process()
+_more: dict[str, Collector] = {}
+
+
+def add(name: str, collector: Collector) -> None:
+    """Have `collector` asked, too, whenever meters are; the newest of a name is.
+
+    It comes before the files of the processes are read: what it makes them write is in the answer.
+    """
+    _more[name] = collector
 
 
 def registry() -> CollectorRegistry:
     """Gather the meters of all processes of the instance, or of this one when it is alone."""
     gathered = CollectorRegistry()
-    gathered.register(_process)
+    for collector in (_process, *_more.values()):
+        gathered.register(collector)
     if served():
         MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
     else:

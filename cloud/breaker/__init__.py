@@ -7,8 +7,9 @@ lets a few probes through, and their outcomes decide.
 
 from pybreaker import CircuitBreakerError, CircuitBreakerListener
 
-from cloud.breaker.directory import Breakers
+from cloud.breaker.directory import Breakers, follow
 from cloud.breaker.machine import CircuitBreaker, NotPermittedError, Permit
+from cloud.breaker.meters import flush
 from cloud.breaker.settings import CircuitBreakerSettings, State, time_limit
 
 __all__ = [
@@ -20,5 +21,7 @@ __all__ = [
     "NotPermittedError",
     "Permit",
     "State",
+    "flush",
+    "follow",
     "time_limit",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from cloud.breaker.machine import CircuitBreaker, Now, Sharing
-from cloud.breaker.settings import CircuitBreakerSettings
+from cloud.breaker.settings import CircuitBreakerSettings, State
 from cloud.config import Environment, Properties
 from cloud.errors import ConfigurationError
 
@@ -17,9 +17,14 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Family:
-    """The breakers of one configuration, however many directories look at them."""
+    """The breakers of one configuration, however many directories look at them.
+
+    Attributes:
+        placed: what an operator put a breaker into; one that is made later begins in it.
+    """
 
     made: dict[str, CircuitBreaker] = field(default_factory=dict)
+    placed: dict[str, State] = field(default_factory=dict)
     sharing: Sharing | None = None
 
 
@@ -51,6 +56,8 @@ class Breakers:
             fresh = CircuitBreaker(name, rules, now=self._now)
             fresh.sharing = family.sharing
             found = family.made.setdefault(name, fresh)
+            if found is fresh and name in family.placed:
+                found.transition(family.placed[name])
         return found
 
     def find(self, name: str) -> CircuitBreaker | None:
@@ -59,6 +66,12 @@ class Breakers:
 
     def __iter__(self) -> Iterator[CircuitBreaker]:
         return iter(sorted(self._family.made.values(), key=lambda breaker: breaker.name))
+
+    def place(self, name: str, state: State) -> None:
+        """Put a breaker into a state by hand, also one that nobody has needed yet."""
+        self._family.placed[name] = state
+        if found := self.find(name):
+            found.transition(state)
 
     def share(self, sharing: Sharing) -> None:
         """Let `sharing` have a say in all of them, also in those to come."""

@@ -63,7 +63,7 @@ class Sharing(Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """Calls of one kind since the breaker was made, or since they were last taken."""
+    """Calls of one kind since they were last asked for."""
 
     count: int = 0
     total_s: float = 0.0
@@ -132,7 +132,6 @@ class CircuitBreaker:
         now: monotonic seconds.
 
     Attributes:
-        not_permitted: calls refused so far.
         sharing: who decides together with this process, None for nobody.
     """
 
@@ -146,7 +145,6 @@ class CircuitBreaker:
         now: Now = time.monotonic,
     ) -> None:
         self.name = name
-        self.not_permitted = 0
         self.sharing: Sharing | None = None
         self._exclude = tuple(exclude)
         self._listeners = list(listeners)
@@ -154,6 +152,7 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._changes: deque[tuple[State, State]] = deque()
         self._tallies = (Tally(), Tally(), Tally())
+        self._refused = 0
         self._openings = 0
         self._govern(settings or CircuitBreakerSettings())
         self._events = Events(self.settings.events)
@@ -213,11 +212,13 @@ class CircuitBreaker:
                 window.refused,
             )
 
-    def take_tallies(self) -> tuple[Tally, Tally, Tally]:
-        """Hand over the calls since the last time: successful, failed, ignored."""
+    def take_tallies(self) -> tuple[tuple[Tally, Tally, Tally], int]:
+        """Hand over the calls since the last time: successful, failed, ignored; and the refused."""
+        self._look()
         with self._lock:
             taken, self._tallies = self._tallies, (Tally(), Tally(), Tally())
-        return taken
+            refused, self._refused = self._refused, 0
+        return taken, refused
 
     # --- calls
 
@@ -244,7 +245,7 @@ class CircuitBreaker:
                 self._permits -= 1
                 permitted = True
             if not permitted:
-                self.not_permitted += 1
+                self._refused += 1
                 window.refused += 1
                 if self._state is not State.FORCED_OPEN:
                     self._events.add(("NOT_PERMITTED", now))

@@ -4,10 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from time import time
 
-from prometheus_client import Counter, Gauge
-
-from cloud import logging
-from cloud.breaker import CircuitBreaker, State
+from cloud import breaker, logging
 from cloud.metrics import Timer, count_lines, http_server_requests, outcome
 from gateway.exchange import Exchange
 
@@ -16,19 +13,6 @@ _LINES = 32
 _ROUTE = ("routeId", "routeUri", "outcome", "status", "httpStatusCode", "httpMethod")
 
 _gateway = Timer("spring_cloud_gateway_requests_seconds", "Time of a routed request", _ROUTE)
-_state = Gauge(
-    "resilience4j_circuitbreaker_state",
-    "1 for the state that a breaker is in",
-    ("name", "state"),
-    multiprocess_mode="livemax",
-)
-_rate = Gauge(
-    "resilience4j_circuitbreaker_failure_rate",
-    "Percent; -1 below the minimum number of calls",
-    ("name",),
-    multiprocess_mode="livemax",
-)
-_refused = Counter("resilience4j_circuitbreaker_not_permitted_calls", "Calls refused", ("name",))
 
 
 class Observed:
@@ -38,7 +22,6 @@ class Observed:
         count_lines()
         self._times: dict[tuple[str, str, int], list[float]] = {}
         self._lines: list[tuple[float, Exchange, int, float]] = []
-        self._refusals: dict[str, int] = {}
 
     def note(self, exchange: Exchange, status: int, took_s: float) -> None:
         key = exchange.route, exchange.method, status
@@ -54,7 +37,7 @@ class Observed:
             if len(self._lines) >= _LINES:
                 self._write()
 
-    def flush(self, uris: dict[str, str], breakers: Iterable[CircuitBreaker]) -> None:
+    def flush(self, uris: dict[str, str], breakers: Iterable[breaker.CircuitBreaker]) -> None:
         """Write what was noted; `uris` knows where each route leads."""
         times, self._times = self._times, {}
         self._write()
@@ -67,22 +50,12 @@ class Observed:
                 _gateway.add(labels, int(count), total_s, slowest_s)
         _gateway.turn()
         http_server_requests.turn()
-        for breaker in breakers:
-            self._breaker(breaker)
+        breaker.flush(breakers)
 
     def _write(self) -> None:
         lines, self._lines = self._lines, []
         if lines:
             logging.write_batch("gateway.access", [_line(*line) for line in lines])
-
-    def _breaker(self, breaker: CircuitBreaker) -> None:
-        for state in State:
-            _state.labels(breaker.name, state.name.lower()).set(state is breaker.state)
-        _rate.labels(breaker.name).set(breaker.failure_rate)
-        fresh = breaker.not_permitted - self._refusals.get(breaker.name, 0)
-        if fresh > 0:
-            _refused.labels(breaker.name).inc(fresh)
-        self._refusals[breaker.name] = breaker.not_permitted
 
 
 def _line(at: float, exchange: Exchange, status: int, took_s: float) -> dict[str, object]:

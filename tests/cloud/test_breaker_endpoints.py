@@ -1,0 +1,319 @@
+"""What an operator sees of an instance's breakers, and what he does to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+
+from cloud import actuator, web
+from cloud.breaker import Breakers
+from cloud.config import Environment
+from cloud.errors import UnavailableError
+from cloud.testing import properties
+from tests.cloud.test_eureka import eventually
+from tests.ports import free_port
+
+ROOT = Path(__file__).parents[2]
+INSIDE = {"REMOTE_ADDR": "10.1.2.3"}
+PREFIX = "resilience4j.circuitbreaker.instances.callee"
+SETTINGS = {
+    "management.endpoint.circuitbreakers.access": "unrestricted",
+    "management.endpoints.web.exposure.include": "*",
+    "management.health.circuitbreakers.enabled": "true",
+    f"{PREFIX}.sliding-window-size": "3",
+    f"{PREFIX}.minimum-number-of-calls": "3",
+    f"{PREFIX}.register-health-indicator": "true",
+}
+
+
+@pytest.fixture
+def environment() -> Environment:
+    return Environment(properties("breakers", SETTINGS))
+
+
+@pytest.fixture
+def client(environment):
+    app = Flask("breakers")
+    web.install(app, environment)
+    actuator.install(app, environment, checks={}, essential=())
+    return app.test_client()
+
+
+@pytest.fixture
+def callee(environment):
+    return Breakers(environment.properties).get("callee")
+
+
+def read(client, path: str) -> Any:
+    answer = client.get(f"/actuator{path}", environ_base=INSIDE)
+    assert answer.status_code == 200, answer.text
+    return answer.get_json()
+
+
+def fail(callee, error: Exception | None = None) -> None:
+    callee.acquire().failed(error)
+
+
+def test_breakers_in_resilience4js_shape(client, callee):
+    fail(callee)
+    callee.acquire().succeeded()
+    callee.acquire().succeeded()
+    assert read(client, "/circuitbreakers") == {
+        "circuitBreakers": {
+            "callee": {
+                "failureRate": "33.333332%",
+                "slowCallRate": "0.0%",
+                "failureRateThreshold": "50.0%",
+                "slowCallRateThreshold": "100.0%",
+                "bufferedCalls": 3,
+                "failedCalls": 1,
+                "slowCalls": 0,
+                "slowFailedCalls": 0,
+                "notPermittedCalls": 0,
+                "state": "CLOSED",
+            }
+        }
+    }
+
+
+def test_events_in_resilience4js_shape_and_by_name_and_type(client, callee, environment):
+    Breakers(environment.properties).get("other").acquire().succeeded()
+    fail(callee, UnavailableError("callee does not answer"))
+    fail(callee, ValueError("redis://:secret@host"))
+    fail(callee)
+    with pytest.raises(UnavailableError):
+        callee.acquire()
+    events = read(client, "/circuitbreakerevents/callee")["circuitBreakerEvents"]
+    assert [event["type"] for event in events] == [
+        *("ERROR", "ERROR", "ERROR", "FAILURE_RATE_EXCEEDED", "STATE_TRANSITION", "NOT_PERMITTED")
+    ]
+    first, second = events[:2]
+    assert first.pop("creationTime").endswith("Z[UTC]")
+    assert first == {
+        "circuitBreakerName": "callee",
+        "type": "ERROR",
+        "errorMessage": "cloud.errors.UnavailableError: callee does not answer",
+        "durationInMs": 0,
+    }
+    assert second["errorMessage"] == "builtins.ValueError", "a driver's text may hold a password"
+    (turn,) = read(client, "/circuitbreakerevents/callee/state_transition")["circuitBreakerEvents"]
+    assert turn["stateTransition"] == "CLOSED_TO_OPEN"
+    every = read(client, "/circuitbreakerevents")["circuitBreakerEvents"]
+    assert {event["circuitBreakerName"] for event in every} == {"callee", "other"}
+    assert read(client, "/circuitbreakerevents/unknown") == {"circuitBreakerEvents": []}
+    answer = client.get("/actuator/circuitbreakerevents/callee/TIRED", environ_base=INSIDE)
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("update", "state"),
+    [("FORCE_OPEN", "FORCED_OPEN"), ("DISABLE", "DISABLED"), ("CLOSE", "CLOSED")],
+)
+def test_an_operator_sets_a_state(client, callee, update, state):
+    path = "/actuator/circuitbreakers/callee"
+    answer = client.post(path, json={"updateState": update}, environ_base=INSIDE)
+    assert answer.get_json() == {
+        "circuitBreakerName": "callee",
+        "currentState": state,
+        "message": "callee state has been changed successfully",
+    }
+    assert callee.state.name == state
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status"),
+    [
+        pytest.param("callee", {"updateState": "OPEN"}, 400, id="no such update"),
+        pytest.param("callee", {"updateState": ["CLOSE"]}, 400, id="no text"),
+        pytest.param("callee", ["CLOSE"], 400, id="no object"),
+        pytest.param("nobody", {"updateState": "CLOSE"}, 404, id="no such breaker"),
+    ],
+)
+def test_what_cannot_be_set_changes_nothing(client, callee, name, body, status):
+    path = f"/actuator/circuitbreakers/{name}"
+    assert client.post(path, json=body, environ_base=INSIDE).status_code == status
+    known = read(client, "/circuitbreakers")["circuitBreakers"]
+    assert {name: one["state"] for name, one in known.items()} == {"callee": "CLOSED"}
+
+
+@pytest.mark.parametrize(
+    ("may_fail", "status", "whole"),
+    [("false", "CIRCUIT_OPEN", "UNKNOWN"), ("true", "DOWN", "DOWN")],
+    ids=["only told", "may fail the instance"],
+)
+def test_health_as_resilience4j_tells_it(may_fail, status, whole):
+    given = SETTINGS | {f"{PREFIX}.allow-health-indicator-to-fail": may_fail}
+    environment = Environment(properties("breakers", given))
+    breakers = Breakers(environment.properties)
+    breakers.get("unseen")
+    for _ in range(3):
+        fail(breakers.get("callee"))
+    app = Flask("breakers")
+    web.install(app, environment)
+    actuator.install(app, environment, checks={}, essential=())
+    answer = app.test_client().get("/actuator/health/circuitBreakers", environ_base=INSIDE)
+    assert answer.get_json() == {
+        "status": whole,
+        "details": {
+            "callee": {
+                "status": status,
+                "details": {
+                    "failureRate": "100.0%",
+                    "failureRateThreshold": "50.0%",
+                    "slowCallRate": "0.0%",
+                    "slowCallRateThreshold": "100.0%",
+                    "bufferedCalls": 3,
+                    "slowCalls": 0,
+                    "slowFailedCalls": 0,
+                    "failedCalls": 3,
+                    "notPermittedCalls": 0,
+                    "state": "OPEN",
+                },
+            }
+        },
+    }
+
+
+class House:
+    """An instance of the breaker house; every request is a connection of its own."""
+
+    def __init__(self, run: Path, **settings: object) -> None:
+        self.log = run.with_suffix(".log")
+        self.base = f"http://127.0.0.1:{(port := free_port())}"
+        values = {"server.port": port, "nozie.server.run-dir": str(run), **settings}
+        self.output = self.log.open("wb")
+        self.process = subprocess.Popen(  # noqa: S603 - our own command
+            (
+                str(Path(sys.executable).with_name("gunicorn")),
+                *("-c", "python:cloud.server", "tests.cloud.breaker_house.wsgi:app"),
+            ),
+            cwd=ROOT,
+            env={**os.environ, "SPRING_APPLICATION_JSON": json.dumps(values)},  # noqa: TID251
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(f"{self.base}{path}", timeout=20, headers={"Connection": "close"})
+
+    def call(self, times: int = 1, how: str = "ok") -> dict[str, Any]:
+        answer = self.get(f"/call?times={times}&{how}")
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def shown(self) -> dict[str, Any]:
+        found = self.get("/actuator/circuitbreakers").json()["circuitBreakers"]
+        return dict(found["callee"])
+
+    def update(self, state: str) -> int:
+        path = f"{self.base}/actuator/circuitbreakers/callee"
+        return requests.post(path, json={"updateState": state}, timeout=20).status_code
+
+    def by_worker(self, count: int = 2) -> dict[int, str]:
+        """Ask until `count` workers have told the state of their breaker; the newest words."""
+        found: dict[int, str] = {}
+
+        def asked() -> bool:
+            told = self.call(0)
+            found[told["pid"]] = told["state"]
+            return len(found) >= count
+
+        eventually(asked)
+        return found
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            return self.get("/actuator/health").ok
+        except requests.ConnectionError:
+            return False
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in map(json.loads, lines) if line["message"] == event]
+
+    def end(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.output.close()
+
+
+@pytest.fixture
+def house(tmp_path) -> Iterator[Callable[..., House]]:
+    made: list[House] = []
+
+    def start(**settings: object) -> House:
+        run = tmp_path / f"run{len(made)}"
+        made.append(House(run, **{key.replace("__", "."): settings[key] for key in settings}))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.end()
+
+
+def samples(house: House) -> dict[tuple[str, str], float]:
+    """Read what Prometheus would: by name and the labels beside `name` and `group`."""
+    text = house.get("/actuator/prometheus").text
+    return {
+        (sample.name, ",".join(v for k, v in sample.labels.items() if k in ("kind", "state"))): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("resilience4j") and sample.labels["name"] == "callee"
+    }
+
+
+def test_an_instance_is_one_to_its_operator(house):
+    """Numbers of all workers added up; a forced state in all of them, replaced ones included."""
+    served = house()
+    eventually(served.up)
+    pids = set(served.by_worker())
+    by_pid = dict.fromkeys(pids, 0)
+    while min(by_pid.values()) == 0:
+        by_pid[served.call()["pid"]] += 1
+    calls = sum(by_pid.values())
+    assert served.shown()["bufferedCalls"] == sum(min(4, n) for n in by_pid.values())
+    seen = samples(served)
+    prefix = "resilience4j_circuitbreaker"
+    assert seen[f"{prefix}_calls_seconds_count", "successful"] == calls
+    assert seen[f"{prefix}_state", "closed"] == 1
+    assert seen[f"{prefix}_buffered_calls", "failed"] == 0
+
+    assert served.update("FORCE_OPEN") == 200
+    assert set(served.by_worker().values()) == {"FORCED_OPEN"}
+    assert served.call(2)["permitted"] == 0
+    seen = samples(served)
+    assert seen[f"{prefix}_not_permitted_calls_total", "not_permitted"] == 2
+    assert (seen[f"{prefix}_state", "forced_open"], seen[f"{prefix}_state", "closed"]) == (1, 0)
+
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: _new_workers_say(served, pids, "FORCED_OPEN"))
+    assert samples(served)[f"{prefix}_calls_seconds_count", "successful"] == calls
+
+    assert served.update("CLOSE") == 200
+    assert set(served.by_worker().values()) == {"CLOSED"}
+    assert served.call()["permitted"] == 1
+
+
+def _new_workers_say(served: House, old: set[int], state: str) -> bool:
+    try:
+        found = {pid: said for pid, said in served.by_worker().items() if pid not in old}
+    except requests.RequestException:
+        return False
+    assert set(found.values()) <= {state}, "a worker that is new must not serve without knowing"
+    return len(found) >= 2
