@@ -56,11 +56,13 @@ def adapter(properties: "Properties", prefix: str) -> "Adapter | None":
     return Adapter(properties, prefix) if enabled else None
 
 
-class Adapter(HTTPAdapter):
-    """Sends a session's requests by `context`, and heeds stores that are renewed on disk.
+class Renewed:
+    """What `context` builds, and builds again when its stores were renewed on disk.
 
-    Mount it for `https://`. A store that was replaced by a broken one is told once in the log; the
-    one before it holds on.
+    A store that was replaced by a broken one is told once in the log; the one before it holds on.
+
+    Attributes:
+        context: None when TLS is not enabled.
 
     Raises:
         ConfigurationError: a store cannot be used.
@@ -72,34 +74,48 @@ class Adapter(HTTPAdapter):
             _path(location) for name in _STORES if (location := properties.get(f"{prefix}.{name}"))
         ]
         self._seen = self._stamps()
-        self._context = self._read()
+        self.context = self._read()
+
+    def renew(self) -> bool:
+        """Look at the stores; True when there is a new context."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return False
+        self._seen = stamps
+        try:
+            self.context = self._read()
+        except ConfigurationError as error:
+            log.warning("tls_store_not_renewed", reason=str(error))
+            return False
+        log.info("tls_store_renewed", stores=[str(path) for path in self._stores])
+        return True
+
+    def _stamps(self) -> list[tuple[int, int] | None]:
+        return [_stamp(path) for path in self._stores]
+
+
+class Adapter(HTTPAdapter):
+    """Sends a session's requests by a `Renewed` context; mount it for `https://`.
+
+    Raises:
+        ConfigurationError: a store cannot be used.
+    """
+
+    def __init__(self, properties: "Properties", prefix: str) -> None:
+        self._tls = Renewed(properties, prefix)
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
-        super().init_poolmanager(*arguments, **more, ssl_context=self._context)
+        super().init_poolmanager(*arguments, **more, ssl_context=self._tls.context)
 
     def cert_verify(self, conn: Any, url: str, verify: object, cert: object) -> None:
         """Leave all to the context: else the library's own authorities would be trusted too."""
 
     def send(self, *arguments: Any, **more: Any) -> Any:
-        stamps = self._stamps()
-        if stamps != self._seen:
-            self._seen = stamps
-            self._renew()
+        if self._tls.renew():
+            self.poolmanager.clear()
+            self.poolmanager.connection_pool_kw["ssl_context"] = self._tls.context
         return super().send(*arguments, **more)
-
-    def _renew(self) -> None:
-        try:
-            self._context = self._read()
-        except ConfigurationError as error:
-            log.warning("tls_store_not_renewed", reason=str(error))
-            return
-        self.poolmanager.clear()
-        self.poolmanager.connection_pool_kw["ssl_context"] = self._context
-        log.info("tls_store_renewed", stores=[str(path) for path in self._stores])
-
-    def _stamps(self) -> list[tuple[int, int] | None]:
-        return [_stamp(path) for path in self._stores]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -136,6 +136,7 @@ class Balancer:
         self._in_flight: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
         if environment is not None:
+            environment.require(check)
             environment.subscribe(self._refreshed)
 
     def choose(
@@ -289,10 +290,9 @@ class Balancer:
                 self._troubles.pop(key, None)
 
     def _refreshed(self, properties: Properties, changed: frozenset[str]) -> None:
-        """Take over changed settings; with one that cannot be used all stay as they are."""
+        """Take over changed settings."""
         if not any(key.startswith((PREFIX, "eureka.instance.metadata-map")) for key in changed):
             return
-        check(properties)
         with self._lock:
             self._properties, before, self._services = properties, self._services, {}
         for service in before.values():

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from cloud.config import Properties
-from cloud.errors import ConfigurationError
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -126,10 +125,7 @@ def check(properties: Properties) -> None:
 def _strategy(properties: Properties, key: str) -> str:
     found = properties.text(key, ROUND_ROBIN)
     if found not in STRATEGIES:
-        where = properties.origin(key)
-        raise ConfigurationError(
-            f"{properties.application}: {key} is none of {', '.join(STRATEGIES)} (from {where})"
-        )
+        raise properties.wrong(key, f"is none of {', '.join(STRATEGIES)}")
     return found
 
 
@@ -165,10 +161,7 @@ class RetrySettings:
         try:
             codes = frozenset(map(int, properties.listing(statuses)))
         except ValueError:
-            raise ConfigurationError(
-                f"{properties.application}: {statuses} is not a list of status codes"
-                f" (from {properties.origin(statuses)})"
-            ) from None
+            raise properties.wrong(statuses, "is not a list of status codes") from None
         return cls(
             enabled=own.flag("retry.enabled", default=True),
             same=properties.integer(

@@ -1,14 +1,13 @@
 """Registration: what this instance says about itself (`eureka.instance.*`)."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from cloud.config import Properties
 from cloud.envelope import zoned_date_time
-from cloud.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,8 @@ class Registration:
         renewal: time between heartbeats.
         duration: time without a heartbeat after which the lease ends. The server really waits
             twice as long.
+        initial_status: told once the house is ready. UP then follows the house's health; another
+            one (a start in the dark) holds until an operator orders UP.
     """
 
     instance_id: str
@@ -37,9 +38,11 @@ class Registration:
     home_page_url: str
     status_page_url: str
     health_check_url: str
+    secure_health_check_url: str
     renewal: timedelta
     duration: timedelta
     metadata: Mapping[str, str]
+    initial_status: str
 
     @classmethod
     def of(
@@ -53,10 +56,14 @@ class Registration:
         number = properties.get("spring.application.instance-id") or str(port)
         instance_id = own.text("instance-id", f"{host}:{properties.application}:{number}")
         if "/" in instance_id:
-            raise ConfigurationError("eureka.instance.instance-id: a slash cannot be in a lease id")
+            raise properties.wrong("eureka.instance.instance-id", "has a slash, as no lease id may")
         called = ip if own.flag("prefer-ip-address", default=False) else host
-        served = own.number("non-secure-port", port)
-        base = f"http://{called}:{served}"
+        served, secure = own.number("non-secure-port", port), own.number("secure-port", 443)
+        plain = own.flag("non-secure-port-enabled", default=True)
+        tls = own.flag("secure-port-enabled", default=False)
+        # Links that open: by TLS where nothing else is offered.
+        base = f"https://{called}:{secure}" if tls and not plain else f"http://{called}:{served}"
+        health = own.text("health-check-url-path", "/actuator/health")
         renewal = own.span("lease-renewal-interval-in-seconds", 30)
         return cls(
             instance_id=instance_id,
@@ -64,17 +71,18 @@ class Registration:
             host=called,
             ip=ip,
             port=served,
-            port_enabled=own.flag("non-secure-port-enabled", default=True),
-            secure_port=own.number("secure-port", 443),
-            secure_port_enabled=own.flag("secure-port-enabled", default=False),
+            port_enabled=plain,
+            secure_port=secure,
+            secure_port_enabled=tls,
             vip=own.text("virtual-host-name", properties.application),
             secure_vip=own.text("secure-virtual-host-name", properties.application),
             home_page_url=own.text("home-page-url", base + own.text("home-page-url-path", "/")),
             status_page_url=own.text(
                 "status-page-url", base + own.text("status-page-url-path", "/actuator/info")
             ),
-            health_check_url=own.text(
-                "health-check-url", base + own.text("health-check-url-path", "/actuator/health")
+            health_check_url=own.text("health-check-url", base + health),
+            secure_health_check_url=own.text(
+                "secure-health-check-url", f"https://{called}:{secure}{health}" if tls else ""
             ),
             renewal=renewal,
             duration=own.span("lease-expiration-duration-in-seconds", 90),
@@ -85,7 +93,11 @@ class Registration:
                 "startup": zoned_date_time(now),
                 **properties.subset("eureka.instance.metadata-map"),
             },
+            initial_status=own.one_of("initial-status", STATUSES),
         )
+
+
+STATUSES = ("UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN")
 
 
 class _Reader:
@@ -103,12 +115,19 @@ class _Reader:
     def flag(self, key: str, *, default: bool) -> bool:
         return self._properties.boolean(f"eureka.instance.{key}", default)
 
+    def one_of(self, key: str, words: Sequence[str]) -> str:
+        """Return one of the words, the first one when none is given."""
+        found = self.text(key, words[0]).upper()
+        if found not in words:
+            raise self._properties.wrong(f"eureka.instance.{key}", f"is none of {', '.join(words)}")
+        return found
+
     def span(self, key: str, default: int) -> timedelta:
         span = self._properties.duration(
             f"eureka.instance.{key}", timedelta(seconds=default), unit="s"
         )
         if span < timedelta(seconds=1):
-            raise ConfigurationError(f"eureka.instance.{key}: at least one second")
+            raise self._properties.wrong(f"eureka.instance.{key}", "is less than a second")
         return span
 
 

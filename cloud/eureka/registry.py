@@ -101,14 +101,29 @@ def _listed(value: Any) -> list[Any]:
 
 
 class Fetcher:
-    """Keeps a `Registry` up to date from a server."""
+    """Keeps a `Registry` up to date from a server.
+
+    Args:
+        server: asked by `fetch`, nowhere else.
+        registry: what is kept.
+        now: the time.
+        deltas: ask for changes first (`eureka.client.disable-delta`).
+        only_up: callers see no others (`eureka.client.filter-only-up-instances`).
+    """
 
     def __init__(
-        self, server: EurekaServer, registry: Registry, now: Clock, *, deltas: bool = True
+        self,
+        server: EurekaServer,
+        registry: Registry,
+        now: Clock,
+        *,
+        deltas: bool = True,
+        only_up: bool = True,
     ) -> None:
         self._server = server
         self._now = now
         self._deltas = deltas
+        self._only_up = only_up
         self._complete = False
         self.registry = registry
 
@@ -127,8 +142,14 @@ class Fetcher:
         self.registry.replace(document, self._now(), hold=away, own=own)
         self._complete = True
 
+    def offered(self) -> list[Instance]:
+        """Return the instances for callers: those that are UP, or all where that is wanted."""
+        known = self.registry.instances(self._now())
+        return [one for one in known if one.status == "UP" or not self._only_up]
+
     def _fetch_delta(self) -> bool:
         try:
-            return self.registry.apply(self._server.delta())
+            changes = self._server.delta()
         except (UpstreamError, NotFoundError):
             return False
+        return self.registry.apply(changes)

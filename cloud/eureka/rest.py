@@ -1,30 +1,29 @@
-"""Eureka's REST operations: one connection pool, several servers, JSON.
+"""Eureka's REST operations: one kept connection a server, several servers, JSON.
 
 What is said to the server is built by py-eureka-client's `eureka_basic`. Its coroutines await
 nothing but their HTTP client, so ours takes that place, hands the finished request to the caller
 and is resumed with the answer: no event loop, no second client, no connection per request.
 """
 
-from collections.abc import Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Coroutine, Generator, Iterable, Mapping
 from types import coroutine
 from typing import Any
+from urllib.parse import quote
 
-import requests
 import structlog
 from py_eureka_client import eureka_basic, http_client  # type: ignore[import-untyped]
 
-from cloud.config import Properties
 from cloud.errors import NotFoundError, UnavailableError, UpstreamError
+from cloud.eureka.link import Answer, Link, LinkError
 from cloud.eureka.registration import Registration
+from cloud.eureka.servers import Rota, ServerSettings
+from cloud.tls import Renewed
 
 log = structlog.get_logger()
 
 # eureka_basic refuses host names with underscores and reserved characters in passwords. It is
 # given this base instead, and the real server's comes in its place when the request is sent.
 _BASE = "http://eureka/"
-_TRIES = 3
 _NOT_FOUND = 404
 _SERVER_FAULT = 500
 
@@ -52,44 +51,19 @@ class _Transport(http_client.HttpClient):  # type: ignore[misc]
 http_client.set_http_client(_Transport())
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """Where Eureka is and how long a call may take (`eureka.client.*`)."""
-
-    urls: tuple[str, ...]
-    connect_timeout: timedelta
-    read_timeout: timedelta
-    gzip: bool
-
-    @classmethod
-    def of(cls, properties: Properties) -> "ServerSettings":
-        return cls(
-            urls=_zone_urls(properties),
-            connect_timeout=properties.duration(
-                "eureka.client.eureka-server-connect-timeout-seconds",
-                timedelta(seconds=5),
-                unit="s",
-            ),
-            read_timeout=properties.duration(
-                "eureka.client.eureka-server-read-timeout-seconds", timedelta(seconds=8), unit="s"
-            ),
-            gzip=properties.boolean("eureka.client.g-zip-content", default=True),
-        )
-
-
-def _zone_urls(properties: Properties) -> tuple[str, ...]:
-    """Read the servers' addresses; `defaultZone` is a map key, so its spelling is kept."""
-    default = ("http://localhost:8761/eureka/",)
-    urls = properties.listing("eureka.client.service-url.defaultZone", default)
-    return tuple(url.rstrip("/") + "/" for url in urls if url) or default
-
-
 class EurekaServer:
-    """The registry's servers, called one at a time.
+    """The registry's servers, called one at a time, by one thread at a time.
 
-    A call stays with the server that answered last. I/O errors and 5xx move on to the next, at
-    most three tries a call; a 4xx is an answer and is not repeated elsewhere. Contact lost and
-    found again is one log line each.
+    I/O errors and 5xx move on to the next server; a 4xx is an answer and is not repeated
+    elsewhere. Contact lost and found again is one log line each.
+
+    Args:
+        settings: where the servers are.
+        identity: told to the server's rate limiter (`DiscoveryIdentity-Id`).
+        tls: how to reach https addresses.
+
+    Attributes:
+        reached: the last call was answered; None before the first.
 
     Raises (every call):
         NotFoundError: 404.
@@ -97,26 +71,26 @@ class EurekaServer:
         UnavailableError: no server answered.
     """
 
-    def __init__(self, settings: ServerSettings, identity: str) -> None:
-        self._urls = settings.urls
-        self._timeout = (
-            settings.connect_timeout.total_seconds(),
-            settings.read_timeout.total_seconds(),
-        )
-        self._session = requests.Session()
-        # Proxies and passwords come from the settings alone, never from the user's home.
-        self._session.trust_env = False
-        self._session.headers.update(
-            {
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip" if settings.gzip else "identity",
-                "DiscoveryIdentity-Name": "DefaultClient",
-                "DiscoveryIdentity-Version": "1.4",
-                "DiscoveryIdentity-Id": identity,
-            }
-        )
-        self._current = 0
+    def __init__(self, settings: ServerSettings, identity: str, tls: Renewed | None = None) -> None:
+        self._tls = tls
+        self._headers = {
+            "Accept": "application/json",
+            # The server's limiter spares clients of this name; ours is as eager as Java's.
+            "DiscoveryIdentity-Name": "DefaultClient",
+            "DiscoveryIdentity-Version": "1.4",
+            "DiscoveryIdentity-Id": identity,
+            "X-Discovery-AllowRedirect": "false",
+        }
+        self._links: dict[str, Link] = {}
         self.reached: bool | None = None
+        self.configure(settings)
+
+    def configure(self, settings: ServerSettings) -> None:
+        """Take over where the servers are, now or after a refresh."""
+        self._settings = settings
+        self._rota = Rota(settings.zones)
+        self._headers["Accept-Encoding"] = "gzip" if settings.gzip else "identity"
+        self.close()
 
     def register(self, registration: Registration, status: str, dirty_ms: int) -> None:
         """Open the lease, or replace what the server knows of it (204)."""
@@ -142,76 +116,104 @@ class EurekaServer:
             )
         )
 
+    def cancel_override(self, registration: Registration, dirty_ms: int) -> None:
+        """Take back such an order; the status is then unknown until the next registration."""
+        self._run(
+            eureka_basic.delete_status_override(
+                _BASE, registration.app, registration.instance_id, str(dirty_ms)
+            )
+        )
+
     def applications(self) -> Mapping[str, Any]:
         """Fetch the whole registry."""
-        return self._read("apps/")
+        return self._read("apps/", "applications")
 
     def delta(self) -> Mapping[str, Any]:
         """Fetch what changed lately; servers with deltas switched off answer 403."""
-        return self._read("apps/delta")
+        return self._read("apps/delta", "applications")
 
-    def _read(self, path: str) -> Mapping[str, Any]:
-        # eureka_basic reads XML only and loses applications; these two are asked for directly.
+    def instance(self, registration: Registration) -> Mapping[str, Any]:
+        """Fetch what the server knows of one instance."""
+        path = f"apps/{quote(registration.app)}/{quote(registration.instance_id)}"
+        return self._read(path, "instance")
+
+    def _read(self, path: str, root: str) -> Mapping[str, Any]:
+        # eureka_basic reads XML only and loses applications; these are asked for directly.
         answer = self._send(http_client.HttpRequest(f"{_BASE}{path}"))
         try:
-            document = answer.json()["applications"]
+            document = answer.json()[root]
         except (ValueError, KeyError, TypeError) as error:
-            raise UpstreamError(f"eureka: {path} is not a registry") from error
+            raise UpstreamError(f"eureka: {path} is no such thing") from error
         if not isinstance(document, dict):
-            raise UpstreamError(f"eureka: {path} is not a registry")
+            raise UpstreamError(f"eureka: {path} is no such thing")
         return document
 
     def _run(self, operation: Coroutine[Any, Any, Any]) -> None:
         """Drive one of eureka_basic's coroutines: it asks once, and is answered once."""
         request = operation.send(None)
         try:
-            operation.send(http_client.HttpResponse(self._send(request)))
+            self._send(request)
+            operation.send(http_client.HttpResponse())
         except StopIteration:
             return
         finally:
             operation.close()
 
-    def _send(self, request: http_client.HttpRequest) -> requests.Response:
+    def _send(self, request: http_client.HttpRequest) -> Answer:
+        if self._tls is not None and self._tls.renew():
+            self.close()
+        path = request.url.removeprefix(_BASE)
+        headers = self._headers | request.headers
         reason: object = None
-        for _ in range(max(_TRIES, len(self._urls)) if len(self._urls) > 1 else 1):
+        for url in self._rota:
             try:
-                answer = self._try(request)
-            except requests.RequestException as error:
-                reason = type(error).__name__
+                answer = self._link(url).ask(request.method, path, headers, request.content)
+            except LinkError as error:
+                reason = error
             else:
-                if answer.status_code < _SERVER_FAULT:
-                    self._found()
+                if answer.status < _SERVER_FAULT:
+                    self._rota.worked(url)
+                    self._found(url)
                     return _checked(answer)
-                reason = answer.status_code
-            self._current = (self._current + 1) % len(self._urls)
+                reason = answer.status
+            self._rota.failed(url)
         self._lost(reason)
         raise UnavailableError("eureka is not reachable")
 
-    def _try(self, request: http_client.HttpRequest) -> requests.Response:
-        return self._session.request(
-            request.method,
-            self._urls[self._current] + request.url.removeprefix(_BASE),
-            headers=request.headers,
-            data=request.content,
-            timeout=self._timeout,
-        )
+    def _link(self, url: str) -> Link:
+        if url not in self._links:
+            given = self._settings
+            tls = self._tls.context if self._tls else None
+            self._links[url] = Link(url, given.connect_timeout, given.read_timeout, tls)
+        return self._links[url]
 
-    def _found(self) -> None:
+    def close(self) -> None:
+        """Let go of the connections; the next call opens others."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+    def _found(self, url: str) -> None:
         if self.reached is False:
-            log.info("eureka_found", server=_host(self._urls[self._current]))
+            log.info("eureka_found", server=_host(url))
         self.reached = True
 
     def _lost(self, reason: object) -> None:
         if self.reached is not False:
-            log.warning("waiting_for", what="eureka", servers=_hosts(self._urls), reason=reason)
+            log.warning(
+                "waiting_for",
+                what="eureka",
+                servers=_hosts(self._settings.urls),
+                reason=str(reason),
+            )
         self.reached = False
 
 
-def _checked(answer: requests.Response) -> requests.Response:
-    if answer.status_code == _NOT_FOUND:
+def _checked(answer: Answer) -> Answer:
+    if answer.status == _NOT_FOUND:
         raise NotFoundError("eureka: not registered")
     if not answer.ok:
-        raise UpstreamError(f"eureka: answered {answer.status_code}")
+        raise UpstreamError(f"eureka: answered {answer.status}")
     return answer
 
 
@@ -220,7 +222,7 @@ def _host(url: str) -> str:
     return url.rsplit("@", 1)[-1]
 
 
-def _hosts(urls: Sequence[str]) -> str:
+def _hosts(urls: Iterable[str]) -> str:
     return ",".join(map(_host, urls))
 
 
@@ -241,6 +243,7 @@ def _instance(registration: Registration, status: str, dirty_ms: int) -> eureka_
         homePageUrl=registration.home_page_url,
         statusPageUrl=registration.status_page_url,
         healthCheckUrl=registration.health_check_url,
+        secureHealthCheckUrl=registration.secure_health_check_url,
         leaseInfo=eureka_basic.LeaseInfo(
             renewalIntervalInSecs=int(registration.renewal.total_seconds()),
             durationInSecs=int(registration.duration.total_seconds()),

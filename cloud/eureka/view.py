@@ -45,7 +45,7 @@ class RegistryView:
         environment.subscribe(self._refreshed)
 
     def instances(self, service_id: str) -> tuple[Instance, ...]:
-        """Return the instances that are UP, in a stable order; empty when there is none.
+        """Return the instances that may be called, in a stable order; empty when there is none.
 
         A list below `spring.cloud.discovery.client.simple.instances` takes precedence.
         """
@@ -90,9 +90,8 @@ class RegistryView:
 def _by_service(instances: Iterable[Instance]) -> _Services:
     services: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
-        if instance.status == "UP":
-            for name in instance.vips:
-                services[name].append(instance)
+        for name in instance.vips:
+            services[name].append(instance)
     return {
         name: tuple(sorted(those, key=lambda instance: instance.instance_id))
         for name, those in services.items()

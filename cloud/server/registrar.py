@@ -8,25 +8,28 @@ back.
 import fcntl
 import importlib
 import importlib.util
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
-import requests
 import structlog
 
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
-from cloud.errors import CloudError, UnavailableError
-from cloud.eureka import folder
-from cloud.eureka.registrar import Registrar, back_off, fetch_interval, fetcher
+from cloud.errors import CloudError, ConfigurationError, UnavailableError
+from cloud.eureka import folder, health
+from cloud.eureka.link import Link, LinkError
+from cloud.eureka.registrar import Registrar, back_off, check, connect, fetcher
 from cloud.eureka.registration import Registration
-from cloud.eureka.rest import EurekaServer, ServerSettings
+from cloud.eureka.servers import ServerSettings
+from cloud.peers import peers
 from cloud.server.companions import PREPARE, REGISTRAR, Orders, Work
 
 log = structlog.get_logger()
@@ -36,8 +39,10 @@ Prepare = Callable[[Environment], None]
 # Spring's mapping from health to the registry (EurekaHealthCheckHandler): never OUT_OF_SERVICE,
 # which is an operator's word.
 _TOLD = {"UP": "UP", "DOWN": "DOWN", "OUT_OF_SERVICE": "DOWN"}
+_ENFORCE = "eureka.client.should-enforce-registration-at-init"
+_READINESS = "/actuator/health/readiness"
 _EAGER_S = 0.2
-_PROBE_TIMEOUT_S = 3.0
+_PROBE_TIMEOUT = timedelta(seconds=3)
 _SURE_AFTER = 2
 _SILENT_AFTER = 3
 
@@ -50,6 +55,8 @@ def companions_of(house: str, environment: Environment, port: int) -> dict[str, 
     own: Mapping[str, Work] = getattr(worker, "COMPANIONS", {})
     address = environment.properties.text("server.address", "0.0.0.0")  # noqa: S104 - a default
     base = f"http://{_reachable(address)}:{port}"
+    environment.require(lambda fresh: check(fresh, utc_now()))
+    _enforce(environment.properties, port)
     return {
         PREPARE: partial(_prepare, prepare=prepare),
         REGISTRAR: partial(_keep_lease, base=base, port=port),
@@ -63,10 +70,31 @@ def _reachable(address: str) -> str:
     return loopback.get(address) or (f"[{address}]" if ":" in address else address)
 
 
+def _enforce(properties: Properties, port: int) -> None:
+    """Where that is wanted, register before anything else is started; no Eureka, no start."""
+    prepared = folder.run_folder(properties) / folder.PREPARED
+    # An instance that serves, of which this arbiter is the successor, is registered.
+    if not properties.boolean(_ENFORCE, default=False) or prepared.exists():
+        return
+    registration = _registration(properties, port)
+    server = connect(properties, registration.ip)
+    try:
+        Registrar(server, registration, utc_now).announce("STARTING")
+    except CloudError as error:
+        raise properties.wrong(_ENFORCE, f"is set, and {error}") from None
+    finally:
+        server.close()
+
+
+def _registration(properties: Properties, port: int) -> Registration:
+    url = ServerSettings.of(properties).urls[0]
+    return Registration.of(properties, port=port, eureka_url=url, now=utc_now())
+
+
 def _keep_lease(environment: Environment, orders: Orders, *, base: str, port: int) -> None:
     run = folder.run_folder(environment.properties)
     with _only_one(run / "registrar.lock", orders):
-        _Watch(environment.properties, orders, base=base, port=port, run=run).run()
+        _Watch(environment, orders, base=base, port=port, run=run).run()
 
 
 @contextmanager
@@ -103,33 +131,42 @@ def _prepare(environment: Environment, orders: Orders, *, prepare: Prepare | Non
 
 
 class _Watch:
-    """Three duties in one loop: readiness, renewal, registry. Each says when it is due again."""
+    """Three duties in one loop: readiness, renewal, registry. Each says when it is due again.
+
+    Operators and refreshes come in between, from another thread; one turn at a time, so that what
+    Eureka hears stays in order.
+    """
 
     def __init__(
-        self, properties: Properties, orders: Orders, *, base: str, port: int, run: Path
+        self, environment: Environment, orders: Orders, *, base: str, port: int, run: Path
     ) -> None:
-        settings = ServerSettings.of(properties)
-        registration = Registration.of(
-            properties, port=port, eureka_url=settings.urls[0], now=utc_now()
-        )
-        server = EurekaServer(settings, registration.ip)
-        self._registrar = Registrar(server, registration, utc_now)
-        self._registration = registration
-        self._server = server
-        self._fetcher = fetcher(server, properties, utc_now)
+        properties = environment.properties
+        self._registration = _registration(properties, port)
+        self._port = port
+        self._server = connect(properties, self._registration.ip)
+        self._registrar = Registrar(self._server, self._registration, utc_now)
+        self._fetcher = fetcher(self._server, properties, utc_now)
         self._orders = orders
-        self._readiness = f"{base}/actuator/health/readiness"
-        self._http = requests.Session()
-        self._http.trust_env = False
-        # A kept connection would be cut whenever the worker behind it is replaced.
-        self._http.headers["Connection"] = "close"
+        # Closed after each answer: kept, it would be cut whenever the worker behind is replaced.
+        self._house = Link(base, _PROBE_TIMEOUT, _PROBE_TIMEOUT, None)
         self._run = run
+        self._turn = threading.Lock()
         self._written: bytes | None = None
         self._failures = 0
+        self._fetch_failures = 0
         self._seen: tuple[str | None, int] = (None, 0)
         self._announced: str | None = None
+        self._begun = False
         self._waited_for = ""
-        self._interval = fetch_interval(properties).total_seconds()
+        self._read(properties)
+        self._due: dict[Callable[[], float], float] = dict.fromkeys(self._duties(properties), 0.0)
+        health.forget(run)
+        environment.subscribe(self._refreshed)
+        if self._renew in self._due:
+            peers(environment).on(health.TOPIC, self._operated)
+
+    def _read(self, properties: Properties) -> None:
+        self._interval = health.fetch_interval(properties).total_seconds()
         self._calm = properties.duration(
             "nozie.server.health-interval", timedelta(seconds=5), unit="s"
         ).total_seconds()
@@ -140,7 +177,6 @@ class _Watch:
         self._farewell = properties.boolean(
             "eureka.client.should-unregister-on-shutdown", default=True
         )
-        self._due: dict[Callable[[], float], float] = dict.fromkeys(self._duties(properties), 0.0)
 
     def _duties(self, properties: Properties) -> list[Callable[[], float]]:
         enabled = properties.boolean("eureka.client.enabled", default=True)
@@ -156,9 +192,10 @@ class _Watch:
     def run(self) -> None:
         """Work until told to end, then leave in the manner asked for."""
         while not self._orders.wait(self._until_due()):
-            for duty, due in self._due.items():
+            for duty, due in list(self._due.items()):
                 if time.monotonic() >= due and not self._orders.is_set():
-                    self._due[duty] = time.monotonic() + duty()
+                    with self._turn:
+                        self._due[duty] = time.monotonic() + duty()
         if self._orders.manner == "hand over":
             return
         if self._orders.manner == "drain":
@@ -166,7 +203,8 @@ class _Watch:
             # the next life of this instance may have made it already.
             (self._run / folder.PREPARED).unlink(missing_ok=True)
         if self._farewell:
-            self._registrar.leave(self._wait_for_callers)
+            with self._turn:
+                self._registrar.leave(self._wait_for_callers)
 
     def _until_due(self) -> float | None:
         if not self._due:
@@ -179,16 +217,50 @@ class _Watch:
         while self._orders.manner == "drain" and time.monotonic() < limit:
             time.sleep(0.05)  # noqa: TID251 - this process has nothing else to do
 
+    def _operated(self, order: str | None) -> Mapping[str, str]:
+        """Do what an operator orders, if anything, and tell how we stand."""
+        with self._turn:
+            if order == health.CANCEL_OVERRIDE:
+                self._registrar.cancel_order()
+            elif order is not None:
+                self._registrar.order(order)
+            standing = self._registrar.standing()
+            if order is not None:
+                log.warning("status_ordered", status=order, listed=standing["status"])
+                health.note(self._run, standing["status"])
+            return standing
+
+    def _refreshed(self, properties: Properties, changed: frozenset[str]) -> None:
+        """Take over changed settings; what cannot be used leaves all as it is."""
+        if not any(key.startswith(("eureka.", "nozie.server.")) for key in changed):
+            return
+        if not properties.boolean("eureka.client.refresh.enable", default=True):
+            return
+        servers, fresh = ServerSettings.of(properties), _registration(properties, self._port)
+        own = self._registration
+        if (fresh.app, fresh.instance_id) != (own.app, own.instance_id):
+            raise ConfigurationError("eureka.instance: app and id of a running instance stay")
+        # Callers take an instance with another `startup` for a new life.
+        kept = {"startup": own.metadata["startup"]}
+        fresh = replace(fresh, metadata={**fresh.metadata, **kept})
+        with self._turn:
+            self._read(properties)
+            self._server.configure(servers)
+            if fresh != own:
+                self._registration = fresh
+                self._speak(partial(self._registrar.change, fresh))
+
     def _watch_readiness(self) -> float:
         """Tell Eureka what the house says of itself, once it has said so twice."""
         if self._announced is None and not (self._run / folder.PREPARED).exists():
+            self._begin()
             return _EAGER_S
         status = self._probe()
         before, times = self._seen
         times = times + 1 if status == before else 1
         self._seen = (status, times)
         if self._announced is None:
-            # Not registered before the house can serve: a caller could only be disappointed.
+            # Not UP before the house can serve: a caller could only be disappointed.
             return self._first_announcement(status)
         told = status or "DOWN"
         enough = _SURE_AFTER if status else _SILENT_AFTER
@@ -197,6 +269,12 @@ class _Watch:
         if times >= enough:
             self._announce(told)
         return min(1.0, self._calm)
+
+    def _begin(self) -> None:
+        """Show operators that an instance starts; what still serves is never told to start."""
+        if not self._begun:
+            self._begun = True
+            self._speak(partial(self._registrar.announce, "STARTING"))
 
     def _first_announcement(self, status: str | None) -> float:
         if status != "UP":
@@ -207,22 +285,25 @@ class _Watch:
     def _announce(self, status: str) -> None:
         self._announced = status
         log.info("readiness_changed", status=status)
-        self._speak(partial(self._registrar.announce, status))
+        told = self._registration.initial_status if status == "UP" else status
+        self._speak(partial(self._registrar.announce, told))
 
     def _probe(self) -> str | None:
         """Ask the house; None when it does not answer."""
         try:
-            answer = self._http.get(self._readiness, timeout=_PROBE_TIMEOUT_S)
-            health = answer.json()
-            status = str(health["status"])
-        except (requests.RequestException, ValueError, KeyError, TypeError):
+            answer = self._house.ask("GET", _READINESS, {"Connection": "close"}, None)
+            found = answer.json()
+            status = str(found["status"])
+        except (LinkError, ValueError, KeyError, TypeError):
             return None
+        finally:
+            self._house.close()
         if status != "UP":
-            self._name_what_is_missing(health)
+            self._name_what_is_missing(found)
         return _TOLD.get(status, "UNKNOWN")
 
-    def _name_what_is_missing(self, health: Mapping[str, Any]) -> None:
-        parts: Mapping[str, Any] = health.get("components") or {}
+    def _name_what_is_missing(self, found: Mapping[str, Any]) -> None:
+        parts: Mapping[str, Any] = found.get("components") or {}
         late = ",".join(sorted(name for name, part in parts.items() if part.get("status") != "UP"))
         if late and late != self._waited_for:
             self._waited_for = late
@@ -254,18 +335,21 @@ class _Watch:
         try:
             self._fetcher.fetch(own if self._registrar.registered else None)
         except CloudError:
-            return back_off(2, self._interval)
-        known = self._registrar.observe(self._fetcher.registry.listed(own))
+            self._fetch_failures += 1
+            return back_off(self._fetch_failures, self._interval)
+        self._fetch_failures = 0
+        listed = self._fetcher.registry.listed(own)
+        known = self._registrar.observe(listed)
         if self._renew in self._due and (away or not known):
             # The server is back, or lost its memory between two fetches: tell it that we live.
             self._due[self._renew] = 0.0
+        health.note(self._run, listed.status if listed else "UNKNOWN")
         self._write()
         return self._interval
 
     def _write(self) -> None:
         """Put the registry where the workers look, whole or not at all."""
-        known = self._fetcher.registry.instances(utc_now())
-        content = orjson.dumps([one.dump() for one in known if one.status == "UP"])
+        content = orjson.dumps([one.dump() for one in self._fetcher.offered()])
         if content == self._written:
             return
         fresh = self._run / f"{folder.REGISTRY}.fresh"

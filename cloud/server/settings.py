@@ -14,9 +14,10 @@ from gunicorn import glogging
 from gunicorn.config import Config
 
 from cloud import balancer, logging, tracing
+from cloud.clock import utc_now
 from cloud.config import Environment, Properties
 from cloud.errors import ConfigurationError
-from cloud.eureka import folder
+from cloud.eureka import folder, registrar
 from cloud.eureka.view import share
 from cloud.peers import FOLDER
 
@@ -55,6 +56,7 @@ def settings(properties: Properties) -> dict[str, Any]:
     """Read what gunicorn needs to know; make the run folder and configure this process's log."""
     run = folder.create_run_folder(properties)
     balancer.check(properties)
+    registrar.check(properties, utc_now())
     _collect_metrics_in(run / folder.METRICS)
     share(run / folder.REGISTRY)
     logging.configure(properties, "arbiter")

@@ -368,8 +368,8 @@ def test_each_service_by_its_own_settings_and_anew_after_a_refresh():
     registry.listed = instance("a", zone="east"), instance("b", zone="west")
     balancer = Balancer(registry, environment)
     assert set(order(balancer, 4)) == {"a"}
-    environment.replace(properties("x", {f"{own}.configurations": "no such thing"}))
-    assert set(order(balancer, 4)) == {"a"}
+    with pytest.raises(ConfigurationError):
+        environment.ensure(properties("x", {f"{own}.configurations": "no such thing"}))
     environment.replace(properties("x", {f"{SPRING}.configurations": "default"}))
     assert set(order(balancer, 4)) == {"a", "b"}
 

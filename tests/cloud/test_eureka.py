@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -16,10 +16,10 @@ import requests
 from cloud.config import Environment, Properties
 from cloud.errors import ConfigurationError, UnavailableError, UpstreamError
 from cloud.eureka import Instance, RegistryView
-from cloud.eureka.registrar import Registrar, fetcher
+from cloud.eureka.registrar import Registrar, connect, fetcher
 from cloud.eureka.registration import Registration
 from cloud.eureka.registry import Fetcher, Registry
-from cloud.eureka.rest import EurekaServer, ServerSettings
+from cloud.eureka.rest import EurekaServer
 from cloud.testing import properties
 from tests.cloud.door import Door
 
@@ -67,15 +67,26 @@ def registration(read: Properties, port: int = 8085) -> Registration:
 class Voice:
     """A registrar in front of the real server, and what the server lists of it."""
 
+    made: ClassVar[list["Voice"]] = []
+
     def __init__(self, read: Properties, port: int = 8085) -> None:
+        self.made.append(self)
         self.registration = registration(read, port)
-        self.server = EurekaServer(ServerSettings.of(read), "127.0.0.1")
+        self.server = connect(read, "127.0.0.1")
         self.clock = NOW
         self.registrar = Registrar(self.server, self.registration, self.now)
 
     def now(self) -> datetime:
         self.clock += timedelta(milliseconds=1)
         return self.clock
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Hang up after a test."""
+    yield
+    while Voice.made:
+        Voice.made.pop().server.close()
 
 
 def listed(url: str, app: str) -> dict[str, Any] | None:
