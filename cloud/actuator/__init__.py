@@ -14,7 +14,7 @@ from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
 import cloud
-from cloud.actuator import breakers, loggers, meters, refresh, registry
+from cloud.actuator import breakers, bus, loggers, meters, refresh, registry
 from cloud.actuator.access import Access, base_path
 from cloud.actuator.answers import V2, answer, media_type
 from cloud.actuator.health import Check, Component, Health
@@ -28,6 +28,7 @@ __all__ = ["Check", "install"]
 Install = Callable[[Blueprint, Environment], Mapping[str, str]]
 _GROUPS: tuple[Install, ...] = (
     breakers.install,
+    bus.install,
     loggers.install,
     refresh.install,
     registry.install,

@@ -23,6 +23,7 @@ import structlog
 from gunicorn.arbiter import Arbiter
 from prometheus_client import multiprocess
 
+from cloud import bus
 from cloud.config import Environment, Properties, environment
 from cloud.errors import CloudError
 from cloud.eureka import folder
@@ -138,6 +139,7 @@ class Companions:
 
     def install(self) -> None:
         """Start all, and hook into the arbiter's loop and its way out."""
+        bus.load(self._environment.properties)
         # Replaced on this one object: gunicorn has hooks for neither place.
         vars(self._arbiter).update(manage_workers=self._manage, stop=self.stop)
         self._supervise()
@@ -212,7 +214,11 @@ class Companions:
 
     def _work(self, companion: Companion, orders: Orders) -> None:
         """Do the companion's work; again from the start when what it was built from has changed."""
-        if companion.name in (PREPARE, REGISTRAR):
+        if companion.name == REGISTRAR:
+            with bus.joined(self._environment, orders):
+                companion.work(self._environment, orders)
+            return
+        if companion.name == PREPARE:
             companion.work(self._environment, orders)
             return
         self._environment.subscribe(orders.start_over)

@@ -40,12 +40,14 @@ class House:
         self.run, self.log = run, run.with_suffix(".log")
         self.port = free_port()
         self.base = f"http://127.0.0.1:{self.port}"
+        self.settings = settings
         self.write(settings)
         values = {
             "spring.application.name": self.name,
             "spring.config.import": f"optional:configserver:{config_url}",
             "server.port": self.port,
             "nozie.server.run-dir": str(run),
+            "management.endpoints.web.exposure.include": "*",
         }
         self.output = self.log.open("wb")
         self.process = subprocess.Popen(  # noqa: S603 - our own command
@@ -82,6 +84,10 @@ class House:
 
         eventually(asked)
         return found
+
+    def said(self, message: str) -> list[dict[str, Any]]:
+        lines = (line for line in self.log.read_text().splitlines() if line.startswith("{"))
+        return [line for line in map(json.loads, lines) if line["message"] == message]
 
     def everywhere(self, key: str, value: object, count: int = 2) -> bool:
         return set(self.by_worker(key, count).values()) == {value}
