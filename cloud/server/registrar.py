@@ -31,6 +31,7 @@ from cloud.eureka.registration import Registration
 from cloud.eureka.servers import ServerSettings
 from cloud.peers import peers
 from cloud.server.companions import PREPARE, REGISTRAR, Orders, Work
+from cloud.watch import follow
 
 log = structlog.get_logger()
 
@@ -94,6 +95,7 @@ def _registration(properties: Properties, port: int) -> Registration:
 def _keep_lease(environment: Environment, orders: Orders, *, base: str, port: int) -> None:
     run = folder.run_folder(environment.properties)
     with _only_one(run / "registrar.lock", orders):
+        threading.Thread(target=follow, args=(environment, orders), daemon=True).start()
         _Watch(environment, orders, base=base, port=port, run=run).run()
 
 
