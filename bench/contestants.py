@@ -257,8 +257,12 @@ def _nozie() -> Program:
 
 def _spring() -> Program:
     path = f"{_CLASSES}:{jvm.class_path('gateway')}"
+    limiter = f"{_ROUTE}.filters[1].args"
     settings = {
         **_route(),
+        f"{_ROUTE}.filters[1].name": "RequestRateLimiter",
+        f"{limiter}.redis-rate-limiter.replenishRate": _NEVER,
+        f"{limiter}.redis-rate-limiter.burstCapacity": _NEVER,
         "server.port": PORTS["spring"],
         "spring.main.banner-mode": "off",
         "spring.application.name": "api-gateway",

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import structlog
 import uvloop
@@ -23,6 +23,7 @@ from cloud.config import Environment, Properties
 from cloud.errors import CloudError, ConfigurationError, UnavailableError
 from cloud.eureka import folder
 from cloud.retry import RetryBudget
+from gateway.edge.crew import Crew
 from gateway.edge.local import Local, Wsgi
 from gateway.edge.observed import Observed
 from gateway.edge.protocol import Connection, tune
@@ -43,6 +44,8 @@ _LEARN_S = 0.2
 _SETTLED_S = 0.5
 _RANDOM_BITS = 56
 _RETRY_ACCEPT_S = 0.2
+_ASIDE_S = 0.002
+_ASIDE_TIMES = 4
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -56,7 +59,13 @@ class Application(Protocol):
 class Edge:
     """One worker's data plane: everything that its connections share."""
 
-    def __init__(self, application: Wsgi, environment: Environment, workers: int = 1) -> None:
+    def __init__(
+        self,
+        application: Wsgi,
+        environment: Environment,
+        workers: int = 1,
+        crew: Crew | None = None,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.endless: set[Connection] = set()
@@ -77,6 +86,8 @@ class Edge:
         self._guard = Guard(self._redis, memory, self.loop.time, workers)
         self._gateway = Gateway(rules, self._guard, self._local.handle)
         self._listeners: list[socket.socket] = []
+        self._crew = crew or Crew()
+        self._asides = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._served = 0
         self._arriving = 0
@@ -168,12 +179,19 @@ class Edge:
     # --- life
 
     def listen(self, sock: socket.socket, *, compat: bool = False) -> None:
-        """Accept from a listening socket, one connection a turn: other workers get their share."""
+        """Accept from a listening socket, one connection a turn, whichever worker holds fewest."""
         sock.setblocking(False)  # noqa: FBT003 - its only parameter
         self._listeners.append(sock)
         self.loop.add_reader(sock, self._accept, sock, compat)
 
     def _accept(self, sock: socket.socket, compat: bool) -> None:  # noqa: FBT001 - a callback
+        holds = len(self.connections) + self._arriving
+        if self._asides < _ASIDE_TIMES and not self._crew.has_turn(holds):
+            # For a moment only: the one whose turn it is may be busy, or about to end.
+            self._asides += 1
+            self._pause(_ASIDE_S, sock, compat)
+            return
+        self._asides = 0
         try:
             client, _ = sock.accept()
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
@@ -182,15 +200,22 @@ class Edge:
             if error.errno not in _FULL:
                 raise
             # Out of descriptors: serve those who are here, and look again shortly.
-            self.loop.remove_reader(sock)
-            self.loop.call_later(
-                _RETRY_ACCEPT_S, self.loop.add_reader, sock, self._accept, sock, compat
-            )
+            self._pause(_RETRY_ACCEPT_S, sock, compat)
             return
         tune(client)
         self._served += 1
+        self._crew.tell(holds + 1)
         factory: Callable[[], Connection] = lambda: Connection(self, compat=compat)  # noqa: E731
         self._spawn(self._connect(client, factory))
+
+    def _pause(self, seconds: float, sock: socket.socket, compat: bool) -> None:  # noqa: FBT001
+        """Leave a listening socket to others for a while."""
+        self.loop.remove_reader(sock)
+        self.loop.call_later(seconds, self._resume, sock, compat)
+
+    def _resume(self, sock: socket.socket, compat: bool) -> None:  # noqa: FBT001 - a callback
+        if sock in self._listeners:
+            self.loop.add_reader(sock, self._accept, sock, compat)
 
     async def _connect(self, client: socket.socket, factory: Callable[[], Connection]) -> None:
         self._arriving += 1
@@ -237,6 +262,8 @@ class Edge:
             self._redis.sweep(now)
             self._proxy.sweep(now)
             turn += 1
+            if self._listeners:
+                self._crew.tell(len(self.connections) + self._arriving)
             if turn % 5 == 0:
                 for connection in [c for c in self.connections if c.deadline < now]:
                     connection.expire()
@@ -250,6 +277,7 @@ class Edge:
         for sock in self._listeners:
             self.loop.remove_reader(sock)
         self._listeners.clear()
+        self._crew.leave()
 
     async def drain(self, patience_s: float) -> None:
         """Close idle connections, finish busy ones, end event streams; what is left is cut."""
@@ -272,6 +300,9 @@ class Edge:
 class EdgeWorker(Worker):
     """gunicorn's `worker_class`: `gateway.edge.EdgeWorker`."""
 
+    # The arbiter loads this class before it forks.
+    crew: ClassVar = Crew()
+
     def init_signals(self) -> None:
         """Leave the signals to the loop; only those of gunicorn's own bookkeeping are set here."""
         for number in self.SIGNALS:
@@ -292,7 +323,8 @@ class EdgeWorker(Worker):
         loop.add_signal_handler(signal.SIGUSR1, self.log.reopen_files)
         application = cast("Application", self.wsgi)
         environment: Environment = application.extensions["environment"]
-        edge = Edge(application.wsgi_app, environment, self.cfg.workers)
+        edge = Edge(application.wsgi_app, environment, self.cfg.workers, self.crew)
+        self.crew.join(self.age)
         edge.start()
         await edge.settled()
         for listener in self.sockets:

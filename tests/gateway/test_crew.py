@@ -1,0 +1,94 @@
+"""Connections are shared out evenly between the workers of a real gateway."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.conftest import Gateway, eventually
+
+READY = b"GET /actuator/health/liveness HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.fixture
+def held() -> Iterator[ExitStack]:
+    """Connections that stay open until the test is over."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def gateway(held) -> Iterator[Gateway]:
+    made = Gateway({}, workers=2)
+    all_accept(made, held)
+    yield made
+    made.stop()
+
+
+def all_accept(gateway: Gateway, held: ExitStack) -> None:
+    """Open connections until each worker has one."""
+
+    def each_has_one() -> bool:
+        connect(gateway, held, 1)
+        return len(gateway.workers()) == 2 and shares(gateway)[0] > 0
+
+    eventually(each_has_one)
+
+
+def shares(gateway: Gateway) -> list[int]:
+    """Count the established connections of each worker, fewest first."""
+    there = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_, inode = line.split()[:10]
+        if state == "01" and int(local.partition(":")[2], 16) == gateway.port:
+            there.add(f"socket:[{inode}]")
+    found: Counter[int] = Counter(dict.fromkeys(gateway.workers(), 0))
+    for pid in found:
+        for number in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                found[pid] += os.readlink(number) in there  # noqa: PTH115 - no file at the end
+            except OSError:
+                continue
+    return sorted(found.values())
+
+
+def connect(gateway: Gateway, held: ExitStack, count: int) -> None:
+    """Open connections at once, and have each answered, so that each was accepted."""
+    lines = [held.enter_context(gateway.open()) for _ in range(count)]
+    for line in lines:
+        line.sendall(READY)
+    for line in lines:
+        assert line.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_each_worker_gets_its_share(gateway, held):
+    connect(gateway, held, 32)
+    fewest, most = shares(gateway)
+    assert fewest * 3 >= most
+
+
+def test_a_worker_that_was_replaced_catches_up(gateway, held):
+    connect(gateway, held, 20)
+    old = gateway.workers()[0]
+    os.kill(old, signal.SIGKILL)
+    eventually(lambda: old not in gateway.workers())
+    all_accept(gateway, held)
+    fewest, most = shares(gateway)
+    connect(gateway, held, most - fewest)
+    fewest, most = shares(gateway)
+    assert fewest * 3 >= most
+
+
+def test_a_worker_that_hangs_holds_up_no_connection(gateway, held):
+    hanging = gateway.workers()[0]
+    before = sum(shares(gateway))
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        connect(gateway, held, 20)
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    assert sum(shares(gateway)) == before + 20
