@@ -14,7 +14,18 @@ from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
 import cloud
-from cloud.actuator import breakers, bus, loggers, meters, refresh, registry
+from cloud.actuator import (
+    breakers,
+    bus,
+    env,
+    exchanges,
+    loggers,
+    mappings,
+    meters,
+    refresh,
+    registry,
+    threads,
+)
 from cloud.actuator.access import Access, base_path
 from cloud.actuator.answers import V2, answer, media_type
 from cloud.actuator.health import Check, Component, Health
@@ -29,9 +40,13 @@ Install = Callable[[Blueprint, Environment], Mapping[str, str]]
 _GROUPS: tuple[Install, ...] = (
     breakers.install,
     bus.install,
+    env.install,
+    exchanges.install,
     loggers.install,
+    mappings.install,
     refresh.install,
     registry.install,
+    threads.install,
 )
 
 _LINKS = {
@@ -78,6 +93,7 @@ def install(
     for add in _GROUPS:
         endpoints.links.update(add(rooms, environment))
     endpoints.links.update(links)
+    access.known.update(path.split("/")[1] for path in endpoints.links.values() if path)
     # For the whole application: the house's own endpoints are no rooms of ours.
     app.before_request(access.guard)
     app.after_request(access.allow_origin)
@@ -149,9 +165,7 @@ class _Endpoints:
 def _told(component: Component, *, details: bool, components: bool) -> Component:
     """Leave out what the client may not see; version 2 calls components details."""
     parts = "details" if media_type() == V2 else "components"
-    told: Component = {
-        key: component[key] for key in ("status", "description", "groups") if key in component
-    }
+    told: Component = {key: component[key] for key in ("status", "description") if key in component}
     if details and "details" in component:
         told["details"] = component["details"]
     if components and "components" in component:
@@ -159,4 +173,6 @@ def _told(component: Component, *, details: bool, components: bool) -> Component
             name: _told(part, details=details, components=True)
             for name, part in component["components"].items()
         }
+    if "groups" in component:
+        told["groups"] = component["groups"]
     return told

@@ -51,10 +51,15 @@ def base_path(properties: Properties) -> str:
 
 
 class Access:
-    """The rules of one instance; a refresh takes effect with the next request."""
+    """The rules of one instance; a refresh takes effect with the next request.
+
+    Attributes:
+        known: ids of the endpoints that there are.
+    """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
+        self.known: set[str] = set()
         self._base = base_path(environment.properties)
         self._ensure_known(environment.properties)
         environment.require(self._ensure_known)
@@ -87,6 +92,8 @@ class Access:
         name = self._endpoint(request.path)
         if name is None or name == _HEALTH:
             return
+        if name and name not in self.known:
+            return  # nobody has it, nor asks for settings of whatever a client thinks of
         if name and not self.exposes(name):
             raise NotFoundError("No such endpoint")
         if not self.trusts_client():

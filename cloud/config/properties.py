@@ -40,6 +40,7 @@ class Properties:
         application: `spring.application.name`; errors open with it.
         profiles: the active profiles, `("default",)` when none is.
         sources: highest precedence first.
+        asked: the keys that somebody has read as a setting, with the defaults they have there.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Properties:
         self.application = application
         self.profiles = tuple(profiles)
         self.sources = tuple(sources)
+        self.asked: dict[str, object] = {}
         self._entries: dict[str, _Entry] = {}
         self._variables: dict[str, _Entry] = {}
         self._decrypt: Callable[[str], str] | None = None
@@ -180,6 +182,7 @@ class Properties:
         Raises:
             ConfigurationError: absent or empty, and there is no default.
         """
+        self.asked[key] = default
         found = self.get(key)
         if found is None:
             found = default
@@ -189,6 +192,7 @@ class Properties:
 
     def _given(self, key: str, default: object) -> str | None:
         """Return text to convert, None to take the default; an empty value counts as absent."""
+        self.asked[key] = default
         found = (self.get(key) or "").strip()
         if not found and default is None:
             raise self.wrong(key, "is not set")
@@ -279,6 +283,7 @@ class Properties:
 
     def listing(self, key: str, default: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the items of `a, b` or of `key[0]`, `key[1]`; blanks around them are dropped."""
+        self.asked[key] = default
         found = self.get(key)
         if found is not None:
             return tuple(item.strip() for item in found.split(",") if item.strip())

@@ -5,13 +5,14 @@ import uuid
 from contextlib import ExitStack
 from functools import cache
 from http import HTTPStatus
-from time import perf_counter
+from time import perf_counter, time
 
 import structlog
 from flask import Flask, Response, g, request
 from opentelemetry.trace import SpanKind, StatusCode
 
 from cloud import tracing
+from cloud.exchanges import recent
 from cloud.metrics import METHODS, count_lines, http_server_requests, outcome
 from cloud.web.settings import settings
 
@@ -77,11 +78,16 @@ def _end(response: Response) -> Response:
     method = request.method if request.method in METHODS else "UNKNOWN"
     labels = (kind, kind, method, outcome(status), str(status), route)
     http_server_requests.add(labels, 1, took, took)
+    principal = g.get("principal")
+    who = str(principal.user_id) if principal else None
+    # Questions of operators would only push out what they want to see.
+    own = (request.blueprint or "").startswith("actuator")
+    if not own and recent.admits():
+        _keep(response, took, who)
     g.span.set_attribute("http.response.status_code", status)
     if status >= _SERVER_FAULT:
         g.span.set_status(StatusCode.ERROR)
-    principal = g.get("principal")
-    write = log.debug if route.startswith("/actuator") else log.info
+    write = log.debug if own else log.info
     write(
         "request",
         method=request.method,
@@ -91,6 +97,20 @@ def _end(response: Response) -> Response:
         principal=principal.user_id if principal else None,
     )
     return response
+
+
+def _keep(response: Response, took_s: float, principal: str | None) -> None:
+    recent.keep(
+        request.method,
+        request.url,
+        response.status_code,
+        at=time() - took_s,
+        took_s=took_s,
+        remote=request.remote_addr or "",
+        principal=principal,
+        request=request.headers,
+        response=response.headers,
+    )
 
 
 def _close(_error: BaseException | None) -> None:
