@@ -3,7 +3,7 @@
 import pytest
 import requests
 
-from bench import rolling
+from bench import drill, rolling
 from cloud.client import ServiceClient
 from cloud.config import Environment
 from cloud.testing import properties
@@ -87,3 +87,11 @@ def test_a_rolling_restart_is_noticed_by_nobody(platform, neighbour, capsys):
     for way, statuses in found.items():
         assert set(statuses) == {200}, way
         assert statuses[200] > RATE * 5, way
+
+
+def test_eureka_is_killed_and_comes_back_empty(platform, neighbour):
+    """Shortly; `python -m bench.drill eureka --minutes 10` is the same at length."""
+    found = drill.eureka(platform, neighbour.address, 10, RATE)
+    assert found.failed() == 0, found
+    assert found.back_s is not None
+    assert found.back_s < drill.BACK_S
