@@ -16,6 +16,7 @@ from cloud.errors import CloudError, UnavailableError
 from gateway.exchange import Reply, message
 from gateway.handler import answer
 from gateway.pages import docs, ops
+from gateway.route import ensure_readable
 from gateway.routes import blueprint
 from gateway.settings import PREFIXES, Settings
 
@@ -46,7 +47,9 @@ def connect(environment: Environment) -> Deps:
     Raises:
         ConfigurationError: a setting cannot be used.
     """
-    Settings.of(environment.properties)
+    for check in (Settings.of, ensure_readable):
+        check(environment.properties)
+        environment.require(check)
     return Deps(environment, cloud.stores.redis.client(environment.properties))
 
 

@@ -333,6 +333,7 @@ class Pool:
 
     def __init__(self, address: tuple[str, int, bool], settings: Settings) -> None:
         self.host, self.port, self.tls = address
+        self.settings = settings
         self.authority = (
             f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}".encode()
         )
@@ -443,6 +444,7 @@ class Proxy:
         self._balancer = balancer
         self._budget = budget
         self._pools: dict[tuple[str, int, bool], Pool] = {}
+        self._retired: list[Pool] = []
 
     async def call(self, exchange: Exchange, route: Route) -> Reply:
         """Pass the request on; return as soon as the head of the answer is here.
@@ -527,15 +529,23 @@ class Proxy:
         pool = self._pools.get(address)
         if pool is None:
             pool = self._pools[address] = Pool(address, settings)
+        elif pool.settings is not settings:
+            # Another configuration, or the same one read anew.
+            if pool.settings == settings:
+                pool.settings = settings
+            else:
+                self._retired.append(pool)
+                pool = self._pools[address] = Pool(address, settings)
         return pool
 
     def sweep(self, now: float) -> None:
         """Enforce all deadlines; the edge calls it several times a second."""
-        for pool in self._pools.values():
+        for pool in (*self._pools.values(), *self._retired):
             pool.sweep(now)
+        self._retired = [pool for pool in self._retired if pool.open or pool.opening]
         for address in [a for a, pool in self._pools.items() if not (pool.open or pool.opening)]:
             del self._pools[address]
 
     def close(self) -> None:
-        for pool in self._pools.values():
+        for pool in (*self._pools.values(), *self._retired):
             pool.close()

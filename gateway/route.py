@@ -138,14 +138,33 @@ def load(
 def definitions(
     properties: Properties, added: Sequence[Mapping[str, Any]] = (), services: Sequence[str] = ()
 ) -> list[Mapping[str, Any]]:
-    """List all definitions as they were written, each with its id."""
-    tree = properties.tree(_prefix(properties), lenient=True)
-    listed = [*_items(tree.get("routes")), *_by_id(tree.get("routes-map"))]
+    """List all definitions as they were written, each with its id.
+
+    Raises:
+        ConfigurationError: what is given is no list of routes.
+    """
+    prefix = _prefix(properties)
+    tree = properties.tree(prefix, lenient=True)
+    try:
+        listed = [*_items(tree.get("routes")), *_by_id(tree.get("routes-map"))]
+        if not all(isinstance(item, Mapping) for item in listed):
+            raise TypeError
+    except REFUSED:
+        raise properties.wrong(f"{prefix}.routes", "is no list of routes") from None
     given = [dict(item, id=item.get("id") or f"route-{at}") for at, item in enumerate(listed)]
     merged = {item["id"]: item for item in given} | {item["id"]: item for item in added}
     doubled = len(given) - len({item["id"] for item in given})
     kept = list(merged.values()) if not doubled else [*given, *added]
     return [*kept, *_located(properties, services)]
+
+
+def ensure_readable(properties: Properties) -> None:
+    """Refuse a configuration whose list of routes cannot be taken over as a whole.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    definitions(properties)
 
 
 def _by_id(tree: Any) -> list[Any]:
@@ -237,6 +256,8 @@ def define(item: Any) -> Definition:
 
 
 def _items(tree: Any) -> list[Any]:
+    if isinstance(tree, str) and tree:
+        raise TypeError("one text is no list")
     if isinstance(tree, Mapping):
         return [tree[key] for key in sorted(tree, key=int)]
     return list(tree or [])

@@ -7,6 +7,7 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
+from cloud.actuator.access import base_path
 from cloud.config import Properties
 from cloud.errors import ConfigurationError
 from cloud.security import Networks, jwt_secret, trusted_proxies
@@ -138,6 +139,7 @@ class Settings:
         max_in_flight: calls of one route that wait for their answers, in all workers together.
         trusted_pattern: Spring's expression for addresses that are trusted like `trusted_proxies`.
         cors_by_path: path patterns that have rules of their own.
+        actuator: base path of the gateway's own endpoints, which no route ever takes.
         certificates: PEM of authorities that upstreams are trusted by, instead of the system's.
     """
 
@@ -171,6 +173,7 @@ class Settings:
     max_body: int
     compat_port: int
     sampling: float
+    actuator: str
 
     @classmethod
     def of(cls, properties: Properties) -> "Settings":
@@ -228,6 +231,7 @@ class Settings:
             sampling=properties.number(
                 "management.tracing.sampling.probability", 0.1, minimum=0, maximum=1
             ),
+            actuator=base_path(properties),
         )
 
 

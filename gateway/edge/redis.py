@@ -120,6 +120,13 @@ class Redis:
         self._report(str(error))
         return UnavailableError(_AWAY)
 
+    def follow(self, settings: RedisSettings) -> None:
+        """Go to another server when the configuration says so."""
+        if settings != self._settings:
+            self._settings = settings
+            if self._live is not None:
+                self._live.transport.abort()
+
     def sweep(self, now: float) -> None:
         """Give up a connection whose oldest command waits too long."""
         if self._live is not None and self._live.overdue(now - self._settings.timeout_s):

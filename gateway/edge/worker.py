@@ -6,9 +6,11 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 import structlog
@@ -92,7 +94,8 @@ class Edge:
         self._served = 0
         self._arriving = 0
         self.draining = False
-        self._apply(rules)
+        self._compiling = threading.Lock()
+        self._apply(rules, locates_services=locates(environment.properties))
         environment.subscribe(self._changed)
 
     @property
@@ -125,18 +128,31 @@ class Edge:
     async def _forward(self, exchange: Exchange, path: str) -> Reply:
         return await self._gateway.forward(exchange, path)
 
-    def _apply(self, rules: Rules) -> None:
+    def _apply(self, rules: Rules, *, locates_services: bool) -> None:
         self._gateway.rules = rules
         self.settings = rules.settings
+        self._redis.follow(rules.settings.redis)
         self._uris = {route.id: route.uri for route, _ in rules.table.bound}
-        self._locates = locates(self._environment.properties)
+        self._locates = locates_services
         self._sampled_below = round(rules.settings.sampling * (1 << _RANDOM_BITS))
         log.info("routes_loaded", count=len(self._uris), routes=sorted(self._uris))
 
-    def _changed(self, properties: Properties, _: frozenset[str]) -> None:
-        """Take over a new configuration, whichever thread brings it; a bad one changes nothing."""
-        rules = self._compile(properties, Settings.of(properties))
-        self.loop.call_soon_threadsafe(self._apply, rules)
+    def _changed(self, _: Properties, _keys: frozenset[str]) -> None:
+        """Take over a new configuration, whichever thread brings it; a bad one changes nothing.
+
+        Rules are compiled in the thread that brings them and put in force in the loop, whole. One
+        at a time, of what holds by then: of two changes the later one stays.
+        """
+        with self._compiling:
+            properties = self._environment.properties
+            try:
+                rules = self._compile(properties, Settings.of(properties))
+            except CloudError as error:
+                log.error("routes_unchanged", reason=str(error))  # noqa: TRY400 - says it all
+                return
+            self.loop.call_soon_threadsafe(
+                partial(self._apply, rules, locates_services=locates(properties))
+            )
 
     def look_around(self) -> None:
         """Take over routes that an operator added, and services that came or went."""
@@ -144,10 +160,7 @@ class Edge:
         services = self._view.services() if self._locates else ()
         if added or services != self._services:
             self._services = services
-            try:
-                self._changed(self._environment.properties, frozenset())
-            except CloudError as error:
-                log.error("routes_unchanged", reason=str(error))  # noqa: TRY400 - says it all
+            self._changed(self._environment.properties, frozenset())
 
     # --- requests
 

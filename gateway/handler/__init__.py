@@ -202,10 +202,14 @@ async def _ensure_allowed(
     exchange: Exchange, *, proceed: Handler, access: AccessRules, route: Route
 ) -> Reply:
     """Hold the platform's rules against the path that the service will see."""
-    if route.located and (exchange.path == "/actuator" or exchange.path.startswith("/actuator/")):
+    if route.located and _is_below(exchange.path, "/actuator"):
         raise NotFoundError("Resource not found")
     _ensure_roles(exchange, access.of(exchange.method, exchange.path).roles)
     return await proceed(exchange)
+
+
+def _is_below(path: str, base: str) -> bool:
+    return path.startswith(base) and path[len(base) : len(base) + 1] in {"", "/"}
 
 
 def _ensure_roles(exchange: Exchange, wanted: Sequence[frozenset[str]]) -> None:
@@ -286,7 +290,9 @@ class Gateway:
         access = rules.access.of(exchange.method, exchange.path)
         if exchange.compat and not access.compat:
             raise NotFoundError("Resource not found")
-        found = rules.table.find(exchange)
+        # As with Spring, an endpoint of our own goes before any route, however wide that is.
+        own = _is_below(exchange.path, rules.settings.actuator)
+        found = None if own else rules.table.find(exchange)
         if found is not None and found[0].located:
             # A service's own path in disguise: what holds for the one holds for the other.
             behind = exchange.path.removeprefix(found[0].located) or "/"
