@@ -31,6 +31,7 @@ Handler = Callable[[Any], Any]
 FOLDER: Final = "peers"
 """Of the sockets, in the run folder."""
 
+_UNHEARD: Final = "."
 _BACKLOG: Final = 64
 _CHUNK: Final = 1 << 16
 _LIMIT_S: Final = 2.0
@@ -65,6 +66,11 @@ class Peers:
         self._process = "alone"
         self._listening_in = 0
 
+    @property
+    def process(self) -> str:
+        """Name this process: `worker-1`, or a companion's; `alone` without `begin`."""
+        return self._process
+
     def on(self, topic: str, handler: Handler) -> None:
         """Answer questions about `topic` with what `handler` makes of what was sent along.
 
@@ -86,11 +92,13 @@ class Peers:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with _short(self._folder) as short:
-            path = f"{short}/{process}.{os.getpid()}"
-            with suppress(FileNotFoundError):
-                Path(path).unlink()
-            listener.bind(path)
-        listener.listen(_BACKLOG)
+            own = f"{process}.{os.getpid()}"
+            fresh = Path(f"{short}/{_UNHEARD}{own}")
+            fresh.unlink(missing_ok=True)
+            listener.bind(str(fresh))
+            listener.listen(_BACKLOG)
+            # Found before it listens, it would be taken for a dead one's, and removed.
+            fresh.rename(f"{short}/{own}")
         threading.Thread(target=self._serve, args=(listener,), name="peers", daemon=True).start()
         for work in self._at_begin:
             work()
@@ -103,9 +111,10 @@ class Peers:
             Without `begin` (a test, a tool) this process is all there is.
         """
         if self._listening_in != os.getpid():
-            found = self._answer(topic, what)
-            return [found] if found else []
-        names = sorted(path.name for path in self._folder.iterdir())
+            alone = self._answer(topic, what)
+            return [alone] if alone else []
+        found = (path.name for path in self._folder.iterdir())
+        names = sorted(name for name in found if not name.startswith(_UNHEARD))
         question = orjson.dumps({"topic": topic, "what": what})
         with ThreadPoolExecutor(max(1, len(names))) as pool:
             replies = pool.map(lambda name: self._ask_one(name, question, limit_s), names)

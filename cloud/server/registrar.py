@@ -11,7 +11,7 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -193,6 +193,10 @@ class _Watch:
 
     def run(self) -> None:
         """Work until told to end, then leave in the manner asked for."""
+        with closing(self._server):
+            self._serve()
+
+    def _serve(self) -> None:
         while not self._orders.wait(self._until_due()):
             for duty, due in list(self._due.items()):
                 if time.monotonic() >= due and not self._orders.is_set():
@@ -345,8 +349,8 @@ class _Watch:
         if self._renew in self._due and (away or not known):
             # The server is back, or lost its memory between two fetches: tell it that we live.
             self._due[self._renew] = 0.0
-        health.note(self._run, listed.status if listed else "UNKNOWN")
         self._write()
+        health.note(self._run, listed.status if listed else "UNKNOWN")
         return self._interval
 
     def _write(self) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import requests
 from cloud.server.settings import house_of
 from tests.cloud.door import Door
 from tests.cloud.test_eureka import app, door, eventually, status  # noqa: F401 - fixtures
+from tests.ports import free_port
 
 pytestmark = pytest.mark.estate
 
@@ -26,11 +26,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class House:
-    """The sample house as a process of its own."""
+    """The sample house, or another one, as a process of its own."""
 
-    def __init__(self, name: str, url: str, run: Path, settings: dict[str, Any]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+    def __init__(
+        self, name: str, url: str, run: Path, settings: dict[str, Any], house: str = "sample_house"
+    ) -> None:
+        self.port = free_port()
         self.app, self.run, self.log = name, run, run.with_suffix(".log")
         self.base = f"http://127.0.0.1:{self.port}"
         values = {
@@ -46,7 +47,7 @@ class House:
                 str(Path(sys.executable).with_name("gunicorn")),
                 "-c",
                 "python:cloud.server",
-                "tests.cloud.sample_house.wsgi:app",
+                f"tests.cloud.{house}.wsgi:app",
             ],
             cwd=ROOT,
             env={**os.environ, "SPRING_APPLICATION_JSON": json.dumps(values)},  # noqa: TID251
@@ -312,9 +313,9 @@ def test_headers_that_nobody_may_send(house, headers, code):
     assert served.get("/who", headers=headers).status_code == code
 
 
-def answers(served: House) -> bool:
+def answers(served: House, path: str = "/who") -> bool:
     try:
-        return served.get("/who").ok
+        return served.get(path).ok
     except requests.ConnectionError:
         return False
 

@@ -1,0 +1,200 @@
+"""What operators see and say of an instance: health, orders, first status, a refused start."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from cloud.config import Environment
+from cloud.server.companions import Orders
+from cloud.server.registrar import _Watch
+from tests.cloud.test_eureka import app, door, eventually, listed, settings, status  # noqa: F401 - fixtures
+from tests.cloud.test_server import House, answers
+
+pytestmark = pytest.mark.estate
+
+QUICK: dict[str, Any] = {
+    "eureka.client.enabled": True,
+    "eureka.client.registry-fetch-interval-seconds": 1,
+    "eureka.instance.prefer-ip-address": True,
+    "eureka.instance.lease-renewal-interval-in-seconds": 1,
+    "eureka.instance.lease-expiration-duration-in-seconds": 30,
+    "nozie.server.health-interval": "1s",
+    "management.endpoints.web.exposure.include": "*",
+    "management.endpoint.serviceregistry.access": "unrestricted",
+}
+PATH = "/actuator/serviceregistry"
+
+
+@pytest.fixture
+def house(app, eureka_url, tmp_path) -> Iterator[Callable[..., House]]:  # noqa: F811
+    made: list[House] = []
+
+    def start(url: str = eureka_url, **more: Any) -> House:
+        values = QUICK | {key.replace("__", "."): value for key, value in more.items()}
+        values = {key.replace("_", "-"): value for key, value in values.items()}
+        made.append(House(app, url, tmp_path / f"run{len(made)}", values, "fresh_house"))
+        return made[-1]
+
+    yield start
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+        one.output.close()
+
+
+def order(house: House, word: object) -> requests.Response:
+    return requests.post(f"{house.base}{PATH}", json={"status": word}, timeout=30)
+
+
+def discovery(house: House) -> dict[str, Any]:
+    found = house.get("/actuator/health/discoveryComposite/eureka")
+    return dict(found.json()) if found.status_code in {200, 503} else {}
+
+
+def test_an_instance_is_taken_out_and_back_and_nothing_overrules_the_operator(
+    house,
+    eureka_url,
+    door,  # noqa: F811
+):
+    served = house(f"http://127.0.0.1:{door.port}/eureka/")
+    eventually(lambda: status(eureka_url, served.app) == "UP")
+    eventually(lambda: discovery(served).get("status") == "UP")
+    own = served.app.upper()
+    eventually(lambda: discovery(served)["details"]["applications"].get(own) == 1)
+    assert served.get(PATH).json() == {"status": "UP", "overriddenStatus": "UNKNOWN"}
+    assert order(served, "ELSEWHERE").status_code == 400
+
+    answer = order(served, "out_of_service")
+    assert (answer.status_code, answer.content) == (200, b"")
+    out = {"status": "OUT_OF_SERVICE", "overriddenStatus": "OUT_OF_SERVICE"}
+    assert served.get(PATH).json() == out
+    eventually(lambda: discovery(served).get("status") == "OUT_OF_SERVICE")
+    assert served.get("/actuator/health").status_code == 503
+    assert served.get("/actuator/health/readiness").status_code == 200
+    # The server forgets everything; a renewal opens the lease anew, and the order with it.
+    found = listed(eureka_url, served.app)
+    assert found is not None
+    id_, said = found["instanceId"], len(door.requests)
+    requests.delete(f"{eureka_url}apps/{served.app.upper()}/{id_}", timeout=5).raise_for_status()
+    eventually(lambda: any(line.startswith("POST") for line in door.requests[said:]))
+    eventually(lambda: status(eureka_url, served.app) == "OUT_OF_SERVICE")
+
+    assert order(served, "CANCEL_OVERRIDE").status_code == 200
+    assert served.get(PATH).json() == {"status": "UP", "overriddenStatus": "UNKNOWN"}
+    said = len(door.requests)
+    eventually(lambda: sum(line.startswith("PUT") for line in door.requests[said:]) >= 2)
+    assert status(eureka_url, served.app) == "UP"
+    assert served.said("status_ordered")
+
+    # And when Eureka is away: no order is taken, the instance lives on by what it knows.
+    door.shut()
+    assert order(served, "DOWN").status_code == 503
+    eventually(lambda: "failCount" in discovery(served).get("details", {}))
+    assert discovery(served)["status"] == "UP"
+    door.open()
+    served.end()
+    assert status(eureka_url, served.app) is None
+
+
+def test_a_start_in_the_dark_waits_for_the_operator(house, eureka_url):
+    served = house(
+        eureka__instance__initial_status="OUT_OF_SERVICE",
+        eureka__instance__metadata_map__zone="east",
+    )
+    eventually(lambda: status(eureka_url, served.app) == "OUT_OF_SERVICE")
+    assert order(served, "UP").status_code == 200
+    assert status(eureka_url, served.app) == "UP"
+    found = listed(eureka_url, served.app)
+    assert found is not None
+    assert found["metadata"]["zone"] == "east"
+
+
+def test_orders_are_taken_only_where_they_are_allowed(house, eureka_url):
+    served = house(management__endpoint__serviceregistry__access="read-only")
+    eventually(lambda: status(eureka_url, served.app) == "UP")
+    assert order(served, "DOWN").status_code == 403
+    assert served.get(PATH).json()["status"] == "UP"
+
+
+def test_without_contact_the_status_is_unknown_and_nothing_is_listed_before(house, door):  # noqa: F811
+    door.shut()
+    served = house(f"http://127.0.0.1:{door.port}/eureka/")
+    eventually(lambda: answers_at_all(served))
+    found = discovery(served)
+    assert found["status"] == "UNKNOWN"
+    assert found["details"] == {"applications": {}}
+    assert served.get("/actuator/health").status_code == 200
+    off = house(eureka__client__register_with_eureka=False)
+    eventually(lambda: answers_at_all(off))
+    assert off.get(PATH).status_code == 404
+
+
+def answers_at_all(served: House) -> bool:
+    return answers(served, "/actuator/health/liveness")
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        pytest.param(
+            {"eureka__client__should_enforce_registration_at_init": True},
+            "eureka.client.should-enforce-registration-at-init",
+            id="registration is enforced and Eureka is away",
+        ),
+        pytest.param(
+            {"spring__cloud__loadbalancer__clients__x__configurations": "secret"},
+            "spring.cloud.loadbalancer.clients.x.configurations",
+            id="a load balancer nobody knows",
+        ),
+    ],
+)
+def test_the_start_stops_with_one_line(house, door, setting, told):  # noqa: F811
+    door.shut()
+    served = house(f"http://127.0.0.1:{door.port}/eureka/", **setting)
+    assert served.process.wait(20) == 1
+    log = served.log.read_text()
+    assert [line for line in log.splitlines() if line.startswith("Error: ") and told in line]
+    assert "Traceback" not in log
+    assert "secret" not in next(line for line in log.splitlines() if line.startswith("Error: "))
+
+
+def test_workers_come_and_go_and_the_lease_does_not_notice(house, eureka_url, door):  # noqa: F811
+    served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__max_requests=4)
+    eventually(lambda: status(eureka_url, served.app) == "UP")
+    eventually(lambda: len(served.pids("worker")) == 2)
+    first, said = served.pids("worker"), len(door.requests)
+    seen: set[str | None] = set()
+
+    def all_replaced() -> bool:
+        served.get("/settings", headers={"Connection": "close"})
+        seen.add(status(eureka_url, served.app))
+        return not served.pids("worker") & first
+
+    eventually(all_replaced)
+    path = f"/eureka/apps/{served.app.upper()}"
+    eventually(lambda: any(line.startswith(f"PUT {path}") for line in door.requests[said:]))
+    assert seen == {"UP"}
+    assert not any(line.startswith(("POST", "DELETE")) for line in door.requests[said:])
+
+
+def test_changed_metadata_is_told_and_the_lease_stays(eureka_url, app, tmp_path):  # noqa: F811
+    """As a refresh brings it, in the registrar's own process."""
+    more = {"nozie.server.run-dir": str(tmp_path), "nozie.server.deregister-wait": "0s"}
+    environment = Environment(settings(app, eureka_url, **more))
+    orders = Orders()
+    watch = _Watch(environment, orders, base="http://127.0.0.1:1", port=8085, run=tmp_path)
+    watch._announce("UP")  # noqa: SLF001 - as if the house had answered
+    before = listed(eureka_url, app)
+    assert before is not None
+    changed = {"eureka.instance.metadata-map.zone": "west"}
+    environment.replace(settings(app, eureka_url, **more, **changed))
+    after = listed(eureka_url, app)
+    assert after is not None
+    assert after["metadata"] == {**before["metadata"], "zone": "west"}
+    assert after["leaseInfo"]["serviceUpTimestamp"] == before["leaseInfo"]["serviceUpTimestamp"]
+    orders.set()
+    watch.run()
+    assert listed(eureka_url, app) is None
