@@ -105,8 +105,7 @@ def find(name: str, tags: Iterable[str]) -> dict[str, Any] | None:
     timed = any(sample.name.endswith(("_seconds_sum", "_seconds")) for sample in samples)
     return {
         "name": name,
-        "description": None,
-        "baseUnit": "seconds" if timed else None,
+        **({"baseUnit": "seconds"} if timed else {}),
         "measurements": _measurements(samples),
         "availableTags": _available(samples, wanted),
     }
