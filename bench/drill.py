@@ -28,7 +28,7 @@ from tests.estate import programs
 from tests.ports import free_port
 
 BACK_S: Final = 35
-_SETTLED_S: Final = 10
+_SETTLED_S: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
