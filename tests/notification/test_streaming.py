@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,26 @@ def test_what_was_missed_comes_before_what_comes(serve, read, deps, tell):
     assert titles == {f"missed {number}" for number in range(250)}
     tell("now")
     assert title(reader) == "now"
+
+
+def test_clients_that_missed_much_and_read_nothing_hold_no_thread(serve, deps):
+    served = serve()
+    (last, _), *_ = deps.notifications.add_many([draft("last")], now=utc_now())
+    big = [replace(draft(f"missed {number}"), description="d" * 60_000) for number in range(80)]
+    deps.notifications.add_many(big, now=utc_now())
+    silent = []
+    for _ in range(3):  # there are two threads
+        own = socket.socket()
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        own.connect(("127.0.0.1", served.port))
+        token = bearer(7)["Authorization"]
+        head = f"GET /api/notifications/stream HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {last.id}\r\n"
+        own.sendall(f"{head}Authorization: {token}\r\n\r\n".encode())
+        assert own.recv(12) == b"HTTP/1.1 200"
+        silent.append(own)
+    assert served.get("/api/notifications?size=1").status_code == 200
+    for own in silent:
+        own.close()
 
 
 def test_an_old_client_gets_its_stream_without_chunks(serve, tell):

@@ -62,10 +62,12 @@ class Neighbours:
     def __init__(self) -> None:
         self.broken = False
         self.customers: dict[int, dict[str, Any]] = dict(CUSTOMERS)
+        self.tokens_at_the_catalogue: list[str | None] = []
         app = Flask("neighbours")
 
         @app.get("/api/movies/<movie_id>")
         def movie(movie_id: str) -> Any:
+            self.tokens_at_the_catalogue.append(request.headers.get("Authorization"))
             if self.broken:
                 return jsonify(error="broken"), 500
             found = MOVIES.get(movie_id)

@@ -71,6 +71,12 @@ def test_a_broken_catalogue_is_an_honest_502_or_503(client, neighbours):
     assert pay(client).status_code in {502, 503}
 
 
+def test_the_catalogue_need_not_ask_us_while_we_wait_for_it(client, neighbours):
+    """With the buyer's token it would ask whether he has paid, and we would wait for ourselves."""
+    assert pay(client).status_code == 201
+    assert neighbours.tokens_at_the_catalogue == [None]
+
+
 def test_without_a_token_nothing_is_paid(client):
     assert client.post(CREATE, json=BODY).status_code == 401
 
