@@ -9,7 +9,7 @@ CODE   := cloud gateway identity movie customer payment notification deploy benc
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status logs journey restart clean ops ops-down check format test swap bench rolling storm push lock
+.PHONY: help setup up down status logs journey restart clean ops ops-down check format test swap bench idle rolling storm push lock
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,9 @@ bench: $(STAMP)  ## our gateway, Spring Cloud Gateway and nginx, measured in tur
 
 storm: $(STAMP)  ## 10,000 payments while processes are killed and servers restarted, then counted
 	@$(VENV)/bin/python -m bench.payments $(STORM)
+
+idle: $(STAMP)  ## 2,000 streams and 10,000 connections that rest: memory, and whether others notice
+	@$(VENV)/bin/python -m bench.idle $(IDLE)
 
 rolling: $(STAMP) ## a service restarted one by one under 200 requests a second, and who noticed
 	@$(VENV)/bin/python -m bench.rolling $(ROLLING)

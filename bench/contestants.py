@@ -142,6 +142,11 @@ def contestants() -> list[Program]:
     return [_backend(), _redis(), _nozie(), _spring(), _nginx()]
 
 
+def alone(changes: Mapping[str, object]) -> list[Program]:
+    """Describe our gateway with what it needs, and properties beside the bench's."""
+    return [_backend(), _redis(), _nozie(changes)]
+
+
 def _nginx_of(name: str, http: str) -> Program:
     text = f"""
         daemon off; worker_processes auto; pid {name}.pid; error_log {name}.error.log;
@@ -229,7 +234,7 @@ def _route() -> dict[str, object]:
     }
 
 
-def _nozie() -> Program:
+def _nozie(changes: Mapping[str, object] | None = None) -> Program:
     settings = {
         **_route(),
         "server.port": PORTS["nozie"],
@@ -239,6 +244,7 @@ def _nozie() -> Program:
         "nozie.server.run-dir": str(FOLDER / "run"),
         "nozie.server.deregister-wait": "0s",
         "nozie.gateway.limits.user": _NEVER,
+        **(changes or {}),
     }
     return Program(
         name="nozie",
