@@ -25,6 +25,7 @@ from cloud.actuator.answers import KINDS, answer
 from cloud.breaker import Breakers, CircuitBreaker, State
 from cloud.breaker.events import TYPES
 from cloud.breaker.meters import GROUP
+from cloud.breaker.shared import ENABLED, Shared, runner
 from cloud.config import Environment
 from cloud.errors import InvalidError, NotFoundError
 from cloud.peers import peers, values
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 Component = dict[str, Any]
 
 _TOPIC: Final = "breakers"
+_REGISTRAR: Final = "registrar"
 _UPDATES: Final = {
     "CLOSE": State.CLOSED,
     "FORCE_OPEN": State.FORCED_OPEN,
@@ -51,6 +53,8 @@ def install(rooms: Blueprint, environment: Environment) -> Mapping[str, str]:
     """Add the endpoints, and keep the instance's breakers over a change of configuration."""
     breaker.follow(environment)
     endpoint = _Endpoint(environment)
+    if environment.properties.boolean(ENABLED, default=False):
+        _share(environment)
     meters.add("breakers", _Gauges(environment))
     rooms.get("/circuitbreakers")(endpoint.breakers)
     rooms.post("/circuitbreakers/<name>")(endpoint.update)
@@ -99,6 +103,26 @@ def percent(rate: float) -> str:
     return f"{float(text)}%"
 
 
+def _share(environment: Environment) -> None:
+    """Have every process that makes calls follow what Redis says of the breakers."""
+    # Loaded before the fork, and only where it is needed.
+    import redis  # noqa: PLC0415
+
+    from cloud.stores import redis as store  # noqa: PLC0415
+
+    def begin() -> None:
+        if peers(environment).process == _REGISTRAR:
+            return
+        properties = environment.properties
+        made = Breakers(properties)
+        run = runner(store.client(properties), redis.RedisError, redis.exceptions.NoScriptError)
+        shared = Shared.of(properties, made, run)
+        made.share(shared)
+        shared.start()
+
+    peers(environment).at_begin(begin)
+
+
 class _Placed:
     """What operators put breakers into, in every process; on each the newest word holds.
 
@@ -130,8 +154,9 @@ class _Placed:
         return sorted(found, key=lambda event: event["creationTime"])
 
     def _catch_up(self) -> None:
-        for told in values(self._peers.ask(_TOPIC, {})).values():
-            self._take(told["placed"])
+        for known in values(self._peers.ask(_TOPIC, {})).values():
+            # Nobody is told: other instances may have heard a newer word.
+            self._take(known["placed"], told=False)
 
     def _hear(self, what: Mapping[str, Any] | None) -> dict[str, Any]:
         """Answer: to None with events, to {} with numbers; else put breakers into states."""
@@ -144,13 +169,13 @@ class _Placed:
         breaker.flush(made)
         return {"breakers": {one.name: _numbers(one) for one in made}, "placed": self.set}
 
-    def _take(self, told: Mapping[str, Sequence[Any]]) -> None:
+    def _take(self, words: Mapping[str, Sequence[Any]], *, told: bool = True) -> None:
         made = Breakers(self._environment.properties)
         with self._lock:
-            for name, (at, state) in told.items():
+            for name, (at, state) in words.items():
                 if at > self.set.get(name, (0, ""))[0]:
                     self.set = self.set | {name: (at, state)}
-                    made.place(name, State[state])
+                    made.place(name, State[state], told=told)
 
 
 class _Endpoint:

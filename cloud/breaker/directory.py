@@ -57,7 +57,7 @@ class Breakers:
             fresh.sharing = family.sharing
             found = family.made.setdefault(name, fresh)
             if found is fresh and name in family.placed:
-                found.transition(family.placed[name])
+                found.transition(family.placed[name], told=False)
         return found
 
     def find(self, name: str) -> CircuitBreaker | None:
@@ -67,11 +67,11 @@ class Breakers:
     def __iter__(self) -> Iterator[CircuitBreaker]:
         return iter(sorted(self._family.made.values(), key=lambda breaker: breaker.name))
 
-    def place(self, name: str, state: State) -> None:
+    def place(self, name: str, state: State, *, told: bool = True) -> None:
         """Put a breaker into a state by hand, also one that nobody has needed yet."""
         self._family.placed[name] = state
         if found := self.find(name):
-            found.transition(state)
+            found.transition(state, told=told)
 
     def share(self, sharing: Sharing) -> None:
         """Let `sharing` have a say in all of them, also in those to come."""

@@ -133,6 +133,7 @@ class CircuitBreaker:
 
     Attributes:
         sharing: who decides together with this process, None for nobody.
+        turn: the number that they give to this stay in a state, 0 for none.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class CircuitBreaker:
     ) -> None:
         self.name = name
         self.sharing: Sharing | None = None
+        self.turn = 0
         self._exclude = tuple(exclude)
         self._listeners = list(listeners)
         self._now = now
@@ -399,37 +401,67 @@ class CircuitBreaker:
             return TimeWindow(rules.window_size, rules.minimum_calls)
         return CountWindow(rules.window_size, rules.minimum_calls)
 
-    def transition(self, state: State) -> None:
-        """Put the breaker into a state by hand."""
+    def transition(self, state: State, *, told: bool = True) -> None:
+        """Put the breaker into a state by hand; those that share it are told, if `told`."""
         with self._lock:
             self._enter(state, self._now())
-        if self.sharing:
+        if self.sharing and told:
             self.sharing.placed(self, state)
         self._tell()
 
-    def adopt(self, state: State, seconds: float | None = None, permits: int = 0) -> None:
+    def adopt(
+        self,
+        state: State,
+        seconds: float | None = None,
+        *,
+        turn: int,
+        openings: int,
+        permits: int = 0,
+    ) -> None:
         """Follow those that share the state.
 
         Args:
             state: theirs.
             seconds: until the wait in open is over.
-            permits: probes that this process may make.
+            turn: the number of their last change of state.
+            openings: how often in a row they opened.
+            permits: probes that this process may make, beside those that it may already.
         """
         with self._lock:
-            if state is State.HALF_OPEN and self._state is State.HALF_OPEN:
+            if turn == self.turn:
                 self._permits += permits
                 return
+            self.turn = turn
             now = self._now()
             self._enter(state, now)
-            self._permits = permits
+            self._permits, self._openings = permits, openings
             self._until = now + seconds if seconds is not None else None
         self._tell()
 
-    def give_back(self) -> int:
-        """Take the permits that no call has used, for others to use."""
+    def give_back(self) -> tuple[int, int]:
+        """Take the permits that no call has used, for others to use; the turn, and how many."""
         with self._lock:
             unused, self._permits = self._permits, 0
-        return unused
+            return self.turn, unused
+
+    def automatic_is_due(self) -> bool:
+        """Tell whether half-open should begin without waiting for a call."""
+        due = self.settings.automatic and self._state is State.OPEN
+        return due and self.wait_left_s() <= 0
+
+    def wait_left_s(self) -> float:
+        """Return the seconds until probes are due; 0 when they are, or nothing is waited for."""
+        until = self._until if self._state is State.OPEN else None
+        return max(0.0, until - self._now()) if until is not None else 0.0
+
+    def next_wait_s(self) -> float:
+        """Return how long the breaker would be open, if it opened now."""
+        return self._wait_s(self._openings + 1)
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Return the rates, failed and slow, at which the breaker opens."""
+        return self._most_failed, self._most_slow
 
     def alone(self) -> None:
         """Go on without the others, whose probes will not be heard of."""
