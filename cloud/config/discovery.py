@@ -55,12 +55,14 @@ class Server:
         bare = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
         return cls(bare, unquote(parts.username or "") or None, unquote(parts.password or ""))
 
-    def get(
+    def ask(
         self,
+        method: str,
         path: str,
         headers: Mapping[str, str],
         timeouts: tuple[float, float],
         adapter: HTTPAdapter | None,
+        form: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """Ask for a path below the address; redirects are an answer like another.
 
@@ -76,8 +78,10 @@ class Server:
                 # As bytes in UTF-8 (RFC 7617, section 2.1): the library takes text for Latin-1.
                 login = HTTPBasicAuth(self.user.encode(), (self.password or "").encode())
             try:
-                return session.get(
-                    f"{self.url}/{path}",
+                return session.request(
+                    method,
+                    f"{self.url}/{path}" if path else self.url,
+                    data=form,
                     headers=headers,
                     auth=login,
                     timeout=timeouts,
@@ -138,7 +142,7 @@ def _instances(
     eureka: Server, service: str, timeouts: tuple[float, float], adapter: HTTPAdapter | None
 ) -> list[Server]:
     path = f"apps/{quote(service.upper(), safe='')}"
-    reply = eureka.get(path, {"Accept": "application/json"}, timeouts, adapter)
+    reply = eureka.ask("GET", path, {"Accept": "application/json"}, timeouts, adapter)
     if reply.status_code not in (_OK, _NOT_FOUND):
         raise AwayError(f"{eureka.url} answered {reply.status_code}")
     try:

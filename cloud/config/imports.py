@@ -12,6 +12,7 @@ from requests.adapters import HTTPAdapter
 from cloud import tls
 from cloud.config import discovery
 from cloud.config.discovery import Server
+from cloud.config.oauth2 import Authorize, authorization
 from cloud.config.properties import Properties
 from cloud.config.sources import from_mapping
 
@@ -30,6 +31,7 @@ class Import:
         place: what it is called in a log: its addresses, without user-info.
         servers: finds the addresses, anew for each attempt when they come from Eureka.
         labels: tried in this order; an empty one asks for the server's default.
+        authorize: gives a header with a token, anew for each attempt; none without OAuth2.
         required: the process must not start without an answer.
         pauses: seconds to wait between attempts; none without fail-fast, as in Spring.
         only_silence: the next address is for a server that says nothing, not for an error it says.
@@ -46,6 +48,7 @@ class Import:
     pauses: tuple[float, ...]
     only_silence: bool
     headers: Mapping[str, str] = field(repr=False)
+    authorize: Authorize = field(repr=False)
     timeouts: tuple[float, float]
     adapter: HTTPAdapter | None
 
@@ -84,22 +87,25 @@ def _import_of(rest: str, local: Properties, *, optional: bool) -> Import:
     bare = [url.partition("?")[0] for url in urls if not url.startswith("?")]
     fail_fast = given.boolean(f"{CONFIG}.fail-fast", default=False)
     place, servers = _servers(bare, given)
+    timeouts = (
+        given.duration(f"{CONFIG}.request-connect-timeout", _CONNECT).total_seconds(),
+        given.duration(f"{CONFIG}.request-read-timeout", _READ).total_seconds(),
+    )
+    adapter = tls.adapter(given, f"{CONFIG}.tls")
     return Import(
         application=local.application,
         place=place,
         servers=servers,
         name=given.text(f"{CONFIG}.name", local.application),
         profiles=given.text(f"{CONFIG}.profile", ",".join(local.profiles)),
-        labels=given.listing(f"{CONFIG}.label") or ("",),
+        labels=_labels(given),
         required=not optional or fail_fast,
         pauses=_pauses(given) if fail_fast else (),
         only_silence=_only_silence(given),
         headers=_headers(given),
-        timeouts=(
-            given.duration(f"{CONFIG}.request-connect-timeout", _CONNECT).total_seconds(),
-            given.duration(f"{CONFIG}.request-read-timeout", _READ).total_seconds(),
-        ),
-        adapter=tls.adapter(given, f"{CONFIG}.tls"),
+        authorize=authorization(given, timeouts, adapter),
+        timeouts=timeouts,
+        adapter=adapter,
     )
 
 
@@ -125,6 +131,14 @@ def _login(given: Properties) -> tuple[str, str] | None:
 
 def _with(login: tuple[str, str] | None, server: Server) -> Server:
     return replace(server, user=login[0], password=login[1]) if login else server
+
+
+def _labels(given: Properties) -> tuple[str, ...]:
+    labels = given.listing(f"{CONFIG}.label")
+    # A server from 4.2 on takes them all at once, and merges what it finds.
+    if given.boolean(f"{CONFIG}.send-all-labels", default=False):
+        labels = (",".join(labels),)
+    return labels or ("",)
 
 
 def _headers(given: Properties) -> dict[str, str]:

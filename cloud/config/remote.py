@@ -180,21 +180,24 @@ def _ask_all(entry: Import) -> dict[str, Any]:
         AwayError: no server has an answer now.
         ConfigurationError: one refuses us.
     """
-    servers = entry.servers()
+    servers, headers = entry.servers(), {**entry.headers, **entry.authorize()}
     for label in entry.labels:
-        if found := _ask(entry, servers, label):
+        if found := _ask(entry, servers, headers, label):
             return found
     raise AwayError(f"{entry.place} knows no such name, profile or label", _NOT_FOUND)
 
 
-def _ask(entry: Import, servers: Sequence[Server], label: str) -> dict[str, Any] | None:
+def _ask(
+    entry: Import, servers: Sequence[Server], headers: Mapping[str, str], label: str
+) -> dict[str, Any] | None:
     """Ask one server after the other; None when the last one does not know the label."""
     parts = [entry.name, entry.profiles, *([label] if label else [])]
     path = "/".join(quote(part.replace("/", "(_)"), safe="(),") for part in parts)
     last = AwayError("no address is configured")
     for server in servers:
         try:
-            return _parsed(server.get(path, entry.headers, entry.timeouts, entry.adapter))
+            reply = server.ask("GET", path, headers, entry.timeouts, entry.adapter)
+            return _parsed(reply)
         except AwayError as error:
             last = error
             if entry.only_silence and error.status:

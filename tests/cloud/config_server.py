@@ -16,11 +16,14 @@ class Server:
     def __init__(self, port: int = 0) -> None:
         self.reply: Reply = lambda _path, _headers: (200, answer())
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[str] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
+                size = int(headers.get("content-length", 0))
+                outer.bodies.append(self.rfile.read(size).decode())
                 outer.asked.append((self.path, headers))
                 status, body = outer.reply(self.path, headers)
                 content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -31,6 +34,9 @@ class Server:
                 self.end_headers()
                 with suppress(BrokenPipeError):  # a client that waits no longer
                     self.wfile.write(content)
+
+            def do_POST(self) -> None:
+                self.do_GET()
 
             def log_message(self, *_args: object) -> None:
                 pass

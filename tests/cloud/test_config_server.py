@@ -308,6 +308,54 @@ def test_credentials_are_sent_and_never_logged(
     assert lines[1]["config_server"] == wayward.url
 
 
+def test_a_token_is_asked_for_and_shown(wayward: Server, pauses: list[float]):
+    """The client credentials grant (RFC 6749, section 4.4), anew with each attempt."""
+    statuses = iter([500, 200])
+    wayward.reply = lambda path, _headers: (
+        (200, {"access_token": "t0ken"})
+        if path == "/token"
+        else (next(statuses), answer(("a", {"k": "v"})))
+    )
+    oauth2 = {"token-uri": f"{wayward.url}/token", "client-id": "ann", "client-secret": "hunter2"}
+    with structlog.testing.capture_logs() as lines:
+        found = fetch(
+            pauses,
+            f"configserver:{wayward.url}?fail-fast=true",
+            **{f"oauth2.{name}": text for name, text in oauth2.items()},
+        )
+    assert found.get("k") == "v"
+    assert wayward.paths == ["/token", "/app/dev"] * 2
+    assert wayward.bodies[0] == "grant_type=client_credentials&client_id=ann&client_secret=hunter2"
+    assert wayward.asked[1][1]["authorization"] == "Bearer t0ken"
+    assert "hunter2" not in repr(lines)
+    assert "t0ken" not in repr(lines)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "grant", "fault"),
+    [
+        pytest.param(401, {"error": "hunter2"}, "password", r"gives no token \(401\)", id="no"),
+        pytest.param(200, {}, "password", "answered without a token", id="nothing in it"),
+        pytest.param(200, b"<html>", "password", "answered without a token", id="no JSON"),
+        pytest.param(200, {}, "implicit", "grant-type is none of", id="an unknown grant"),
+    ],
+)
+def test_without_a_token_there_is_no_configuration(
+    wayward: Server, pauses, status, body, grant, fault
+):
+    wayward.reply = lambda _path, _headers: (status, body)
+    oauth2 = {"oauth2.token-uri": f"{wayward.url}/token", "oauth2.grant-type": grant}
+    with pytest.raises(ConfigurationError, match=fault) as caught:
+        fetch(pauses, f"configserver:{wayward.url}", **oauth2)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_all_labels_may_be_sent_at_once(wayward: Server, pauses: list[float]):
+    given = {"label": "a/b, main", "send-all-labels": "true"}
+    fetch(pauses, f"configserver:{wayward.url}", **given)
+    assert wayward.paths == ["/app/dev/a(_)b,main"]
+
+
 def test_later_entries_win(wayward: Server, pauses: list[float]):
     wayward.reply = lambda path, _headers: (200, answer(("a", {"k": path})))
     found = fetch(
