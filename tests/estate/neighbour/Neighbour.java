@@ -1,15 +1,19 @@
 import java.net.URI;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CopyOnWriteArrayList;
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.EnableAutoConfiguration;
 import org.springframework.boot.context.properties.bind.Bindable;
 import org.springframework.boot.context.properties.bind.Binder;
 import org.springframework.boot.web.client.RestTemplateBuilder;
+import org.springframework.cloud.bus.event.AckRemoteApplicationEvent;
+import org.springframework.cloud.bus.event.RemoteApplicationEvent;
 import org.springframework.cloud.client.loadbalancer.LoadBalanced;
 import org.springframework.context.annotation.Bean;
 import org.springframework.context.annotation.Configuration;
 import org.springframework.context.annotation.Import;
+import org.springframework.context.event.EventListener;
 import org.springframework.core.env.Environment;
 import org.springframework.http.HttpEntity;
 import org.springframework.http.HttpHeaders;
@@ -36,6 +40,7 @@ import org.springframework.web.client.RestTemplate;
 public class Neighbour {
     private final RestTemplate http;
     private final Environment environment;
+    private final List<Map<String, String>> heard = new CopyOnWriteArrayList<>();
 
     Neighbour(RestTemplate http, Environment environment) {
         this.http = http;
@@ -70,6 +75,20 @@ public class Neighbour {
         List<String> list =
                 Binder.get(environment).bind(key, Bindable.listOf(String.class)).orElse(List.of());
         return text == null ? Map.of("list", list) : Map.of("text", text, "list", list);
+    }
+
+    /** Tells what came over the bus, oldest first. */
+    @GetMapping("/heard")
+    List<Map<String, String>> heard() {
+        return heard;
+    }
+
+    @EventListener
+    void on(RemoteApplicationEvent event) {
+        String about = event instanceof AckRemoteApplicationEvent ack
+                ? ack.getEvent().getSimpleName() : "";
+        heard.add(Map.of("type", event.getClass().getSimpleName(), "about", about,
+                "origin", event.getOriginService()));
     }
 
     @Configuration(proxyBeanMethods = false)
