@@ -290,6 +290,9 @@ RunScript = Callable[[Script, Sequence[bytes | str], Sequence[bytes | str | int]
 class Breaker(Protocol):
     """What a filter asks of a circuit breaker."""
 
+    @property
+    def time_limit_s(self) -> float | None: ...
+
     def acquire(self) -> Any: ...
 
 

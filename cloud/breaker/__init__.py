@@ -10,7 +10,7 @@ from pybreaker import CircuitBreakerError, CircuitBreakerListener
 from cloud.breaker.directory import Breakers, follow
 from cloud.breaker.machine import CircuitBreaker, NotPermittedError, Permit
 from cloud.breaker.meters import flush
-from cloud.breaker.settings import CircuitBreakerSettings, State, time_limit
+from cloud.breaker.settings import CircuitBreakerSettings, State
 
 __all__ = [
     "Breakers",
@@ -23,5 +23,4 @@ __all__ = [
     "State",
     "flush",
     "follow",
-    "time_limit",
 ]

@@ -5,14 +5,9 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import structlog
-
 from cloud.breaker.machine import CircuitBreaker, Now, Sharing
 from cloud.breaker.settings import CircuitBreakerSettings, State
 from cloud.config import Environment, Properties
-from cloud.errors import ConfigurationError
-
-log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -29,6 +24,7 @@ class _Family:
 
 
 _families: weakref.WeakKeyDictionary[Properties, _Family] = weakref.WeakKeyDictionary()
+_followed: weakref.WeakKeyDictionary[Environment, _Family] = weakref.WeakKeyDictionary()
 
 
 class Breakers:
@@ -41,7 +37,7 @@ class Breakers:
     def __init__(self, properties: Properties, *, now: Now = time.monotonic) -> None:
         self._properties = properties
         self._now = now
-        self._family = _families.setdefault(properties, _Family())
+        self._family = _family_of(properties)
 
     def get(self, name: str) -> CircuitBreaker:
         """Return the breaker of that name, always the same one.
@@ -80,16 +76,31 @@ class Breakers:
             breaker.sharing = sharing
 
 
-def follow(environment: Environment) -> None:
-    """Keep the breakers of an instance, and their states, when its configuration changes."""
-    family = Breakers(environment.properties)._family  # noqa: SLF001 - of the same room
+def follow(environment: Environment) -> Breakers:
+    """Keep the breakers of an instance, and their states, when its configuration changes.
+
+    A refresh with rules that one of them cannot go by is refused.
+    """
+    breakers = Breakers(environment.properties)
+    _followed[environment] = breakers._family  # noqa: SLF001 - of the same room
+
+    def ensure(properties: Properties) -> None:
+        for breaker in breakers:
+            CircuitBreakerSettings.of(properties, breaker.name)
 
     def refreshed(properties: Properties, _: frozenset[str]) -> None:
-        _families[properties] = family
-        for breaker in list(family.made.values()):
-            try:
-                breaker.govern(CircuitBreakerSettings.of(properties, breaker.name))
-            except ConfigurationError as error:
-                log.error("breaker_keeps_its_rules", breaker=breaker.name, reason=str(error))  # noqa: TRY400
+        for breaker in breakers:
+            breaker.govern(CircuitBreakerSettings.of(properties, breaker.name))
 
+    environment.require(ensure)
     environment.subscribe(refreshed)
+    return breakers
+
+
+def _family_of(properties: Properties) -> _Family:
+    """Find the family of a configuration: its own, or that of the instance it belongs to."""
+    found = _families.get(properties)
+    if found is None:
+        held = (family for one, family in _followed.items() if one.properties is properties)
+        found = _families.setdefault(properties, next(held, None) or _Family())
+    return found

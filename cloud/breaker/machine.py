@@ -454,6 +454,12 @@ class CircuitBreaker:
         until = self._until if self._state is State.OPEN else None
         return max(0.0, until - self._now()) if until is not None else 0.0
 
+    @property
+    def time_limit_s(self) -> float | None:
+        """Return how long a call may take; whoever makes it keeps the limit."""
+        limit = self.settings.time_limit
+        return limit.total_seconds() if limit else None
+
     def next_wait_s(self) -> float:
         """Return how long the breaker would be open, if it opened now."""
         return self._wait_s(self._openings + 1)

@@ -112,6 +112,7 @@ class CircuitBreakerSettings:
         events: how many of the last events are kept.
         in_health: whether `/actuator/health` shows it.
         may_fail_health: whether open means DOWN there.
+        time_limit: how long a call may take, None when nobody says.
     """
 
     window_type: str = "COUNT_BASED"
@@ -133,6 +134,7 @@ class CircuitBreakerSettings:
     events: int = 100
     in_health: bool = False
     may_fail_health: bool = False
+    time_limit: timedelta | None = None
 
     @classmethod
     def of(cls, properties: Properties, name: str) -> "CircuitBreakerSettings":
@@ -174,10 +176,11 @@ class CircuitBreakerSettings:
             events=read.count("event-consumer-buffer-size", plain.events),
             in_health=read.flag("register-health-indicator"),
             may_fail_health=read.flag("allow-health-indicator-to-fail"),
+            time_limit=_time_limit(properties, name),
         )
 
 
-def time_limit(properties: Properties, name: str) -> timedelta | None:
+def _time_limit(properties: Properties, name: str) -> timedelta | None:
     """Return how long a call under the breaker `name` may take; None when nobody says.
 
     The JVM's default of one second is left out: a limit that no file shows is a riddle.

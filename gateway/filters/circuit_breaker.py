@@ -1,5 +1,6 @@
 """CircuitBreaker: spares an upstream that fails, and its callers the wait."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from http import HTTPStatus
@@ -36,7 +37,8 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
 
     `name` finds `resilience4j.circuitbreaker.instances.<name>`, `fallbackUri` is a local path
     (`forward:/…`, for every method), `statusCodes` are answers to replace by the fallback;
-    with `resumeWithoutError` a failure without a fallback is an empty 200.
+    with `resumeWithoutError` a failure without a fallback is an empty 200. An answer has to begin
+    within `resilience4j.timelimiter.instances.<name>.timeout-duration`, when that is set.
 
     Raises:
         ValueError: `fallbackUri` leads elsewhere.
@@ -44,6 +46,7 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
     name = str(bind(definition.args, "name")[0])
     codes, fallback = _codes(definition), _fallback(definition, tools)
     breaker = tools.breaker(name)
+    limit_s = breaker.time_limit_s
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
         try:
@@ -51,7 +54,7 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
         except CircuitBreakerError as error:
             return await fallback(exchange, error)
         try:
-            reply = await proceed(exchange)
+            reply = await (_within(limit_s, proceed, exchange) if limit_s else proceed(exchange))
         except BusyError:
             permit.released()  # it was us who did not call
             raise
@@ -70,6 +73,16 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
         return reply
 
     return apply
+
+
+async def _within(limit_s: float, proceed: Handler, exchange: Exchange) -> Reply:
+    try:
+        async with asyncio.timeout(limit_s) as limit:
+            return await proceed(exchange)
+    except TimeoutError as error:
+        if limit.expired():
+            raise DeadlineError(f"No answer within {limit_s:g} s") from error
+        raise
 
 
 def _fallback(

@@ -1,5 +1,6 @@
 """The breaker opens and closes as Resilience4j's does, and never stands in a call's way."""
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -7,8 +8,17 @@ from datetime import timedelta
 import pytest
 from pybreaker import CircuitBreakerError, CircuitBreakerListener
 
-from cloud.breaker import Breakers, CircuitBreaker, CircuitBreakerSettings, NotPermittedError, State
-from cloud.errors import ConfigurationError, UnavailableError
+from cloud.breaker import (
+    Breakers,
+    CircuitBreaker,
+    CircuitBreakerSettings,
+    NotPermittedError,
+    State,
+    follow,
+)
+from cloud.client import ServiceClient
+from cloud.config import Environment
+from cloud.errors import ConfigurationError, DeadlineError, UnavailableError, UpstreamError
 from cloud.testing import properties
 
 RULES = CircuitBreakerSettings(
@@ -229,24 +239,95 @@ def test_interface_of_pybreaker(clock):
     assert divide(1) == 1
 
 
-def test_settings_by_instance_then_base_then_default():
-    breakers = Breakers(
-        properties(
-            "identity-service",
-            {
-                "resilience4j.circuitbreaker.configs.default.sliding-window-size": "10",
-                "resilience4j.circuitbreaker.configs.default.failure-rate-threshold": "60",
-                "resilience4j.circuitbreaker.configs.slow.failure-rate-threshold": "70",
-                "resilience4j.circuitbreaker.configs.slow.waitDurationInOpenState": "5s",
-                "resilience4j.circuitbreaker.instances.redis.base-config": "slow",
-                "resilience4j.circuitbreaker.instances.redis.wait-duration-in-open-state": "1s",
-            },
-        )
+ROOT = "resilience4j.circuitbreaker"
+
+
+def rules(name: str = "it", **given: str) -> CircuitBreakerSettings:
+    """Read the settings of `name` from keys below the root, `__` for a dot."""
+    values = {f"{ROOT}.{key.replace('__', '.').replace('_', '-')}": given[key] for key in given}
+    return CircuitBreakerSettings.of(properties("x", values), name)
+
+
+def test_settings_by_instance_then_its_bases_then_default():
+    given = {
+        "configs__default__sliding_window_size": "10",
+        "configs__default__failure_rate_threshold": "60",
+        "configs__default__minimum_number_of_calls": "7",
+        "configs__slow__failureRateThreshold": "70",
+        "configs__slow__base_config": "slower",
+        "configs__slower__waitDurationInOpenState": "5s",
+        "configs__slower__failure_rate_threshold": "80",
+        "instances__redis__base_config": "slow",
+        "instances__redis__sliding_window_type": "time_based",
+        "backends__old__permitted_number_of_calls_in_half_open_state": "3",
+    }
+    redis, old, other = (rules(name, **given) for name in ("redis", "old", "other"))
+    assert (redis.window_size, redis.failure_rate, redis.wait) == (10, 70, timedelta(seconds=5))
+    assert redis.window_type == "TIME_BASED"
+    assert (old.permitted, old.minimum_calls) == (3, 7)
+    assert (other.failure_rate, other.wait) == (60, timedelta(seconds=60))
+
+
+def test_every_key_of_resilience4j_is_read():
+    found = rules(
+        instances__it__slow_call_duration_threshold="2s",
+        instances__it__slow_call_rate_threshold="80",
+        instances__it__max_wait_duration_in_half_open_state="3s",
+        instances__it__automatic_transition_from_open_to_half_open_enabled="true",
+        instances__it__enable_exponential_backoff="true",
+        instances__it__exponential_backoff_multiplier="2",
+        instances__it__exponential_max_wait_duration_in_open_state="5m",
+        instances__it__initial_state="METRICS_ONLY",
+        instances__it__event_consumer_buffer_size="7",
+        instances__it__register_health_indicator="true",
+        instances__it__allow_health_indicator_to_fail="true",
+        instances__it__writable_stack_trace_enabled="false",
     )
-    redis, other = breakers.get("redis").settings, breakers.get("other").settings
-    assert (redis.window_size, redis.failure_rate, redis.wait) == (10, 70, timedelta(seconds=1))
-    assert (other.window_size, other.failure_rate, other.wait) == (10, 60, timedelta(seconds=60))
-    assert breakers.get("redis") is breakers.get("redis")
+    assert found == CircuitBreakerSettings(
+        slow_call=timedelta(seconds=2),
+        slow_rate=80,
+        half_open_wait=timedelta(seconds=3),
+        automatic=True,
+        multiplier=2,
+        longest_wait=timedelta(minutes=5),
+        initial=State.METRICS_ONLY,
+        events=7,
+        in_health=True,
+        may_fail_health=True,
+    )
+    assert CircuitBreaker("it", found).state is State.METRICS_ONLY
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("java.util.concurrent.TimeoutException", DeadlineError("late")),
+        ("java.net.SocketTimeoutException", TimeoutError()),
+        ("java.io.IOException", ConnectionResetError()),
+        ("java.io.IOException", UnavailableError("gone")),
+        ("org.springframework.web.client.HttpServerErrorException", UpstreamError("502")),
+        ("cloud.errors.UpstreamError", UpstreamError("502")),
+        ("ConnectionError", ConnectionRefusedError()),
+        ("java.lang.Exception", KeyError("any")),
+    ],
+)
+def test_names_of_exceptions_mean_ours(name, error):
+    recording = CircuitBreaker("it", rules(instances__it__record_exceptions=name))
+    ignoring = CircuitBreaker("it", rules(**{"instances__it__ignore_exceptions[0]": name}))
+    for breaker in (recording, ignoring):
+        breaker.acquire().failed(error)
+        breaker.acquire().failed(AssertionError() if name != "java.lang.Exception" else error)
+    assert recording.fail_counter == (1 if name != "java.lang.Exception" else 2)
+    assert ignoring.buffered_calls == (1 if name != "java.lang.Exception" else 0)
+
+
+def test_a_neighbours_exception_is_left_out_but_not_all_of_them():
+    ours, theirs = "java.io.IOException", "com.nozie.payment.BusinessException"
+    both = rules(instances__it__record_exceptions=f"{ours}, {theirs}")
+    assert both.record == rules(instances__it__record_exceptions=ours).record
+    assert rules(instances__it__ignore_exceptions=theirs).ignore == ()
+    with pytest.raises(ConfigurationError, match="record-exceptions"):
+        rules(instances__it__record_exceptions=theirs)
 
 
 @pytest.mark.parametrize(
@@ -254,10 +335,89 @@ def test_settings_by_instance_then_base_then_default():
     [
         ("instances.x.sliding-window-type", "CALLS"),
         ("instances.x.failure-rate-threshold", "150"),
+        ("instances.x.failure-rate-threshold", "0"),
         ("instances.x.base-config", "nowhere"),
+        ("instances.x.initial-state", "TIRED"),
+        ("instances.x.wait-duration-in-open-state", "0s"),
         ("configs.default.sliding-window-size", "many"),
     ],
 )
 def test_a_bad_setting_names_its_key(key, value):
     with pytest.raises(ConfigurationError, match=key.rpartition(".")[2]):
-        Breakers(properties("x", {f"resilience4j.circuitbreaker.{key}": value})).get("x")
+        Breakers(properties("x", {f"{ROOT}.{key}": value})).get("x")
+
+
+def test_backoff_and_randomized_wait_exclude_each_other():
+    with pytest.raises(ConfigurationError, match="enable-randomized-wait"):
+        rules(
+            instances__it__enable_exponential_backoff="true",
+            instances__it__enable_randomized_wait="true",
+        )
+
+
+def test_a_randomized_wait_stays_within_its_share(clock):
+    settings = CircuitBreakerSettings(window_size=1, minimum_calls=1, randomize=0.5)
+    waits = set()
+    for _ in range(50):
+        breaker = CircuitBreaker("b", settings, now=clock)
+        play(breaker, clock, "f")
+        waits.add(breaker.wait_left_s())
+    assert 30 <= min(waits) < max(waits) <= 90
+    assert len(waits) > 10
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        pytest.param({}, None, id="no hidden second"),
+        pytest.param({"instances.it.timeout-duration": "2s"}, 2, id="its own"),
+        pytest.param({"configs.default.timeoutDuration": "3s"}, 3, id="that of all"),
+        pytest.param(
+            {"instances.it.base-config": "slow", "configs.slow.timeout-duration": "4s"},
+            4,
+            id="its base's",
+        ),
+    ],
+)
+def test_time_limits_of_spring_cloud(given, seconds):
+    values = {f"resilience4j.timelimiter.{key}": value for key, value in given.items()}
+    assert Breakers(properties("x", values)).get("it").time_limit_s == seconds
+    off = {"spring.cloud.circuitbreaker.resilience4j.disable-time-limiter": "true"}
+    assert Breakers(properties("x", values | off)).get("it").time_limit_s is None
+    off = {"spring.cloud.circuitbreaker.resilience4j.disable-time-limiter-map.it": "true"}
+    assert Breakers(properties("x", values | off)).get("it").time_limit_s is None
+
+
+def test_a_name_is_one_breaker_whoever_asks():
+    found = properties("x", {})
+    assert Breakers(found).get("it") is Breakers(found).get("it")
+    assert Breakers(found).get("it") is not Breakers(properties("x", {})).get("it")
+
+
+def test_a_refresh_changes_rules_and_keeps_states():
+    least = f"{ROOT}.instances.it.minimum-number-of-calls"
+    environment = Environment(properties("x", {least: "2"}))
+    follow(environment)
+    breaker = Breakers(environment.properties).get("it")
+    breaker.transition(State.FORCED_OPEN)
+    environment.replace(properties("x", {least: "3"}))
+    assert (breaker.settings.minimum_calls, breaker.state) == (3, State.FORCED_OPEN)
+    for _ in range(2):
+        assert Breakers(environment.properties).get("it") is breaker
+        environment.replace(properties("x", {least: "3"}))  # nothing has changed but the object
+    with pytest.raises(ConfigurationError, match="minimum-number-of-calls"):
+        environment.ensure(properties("x", {least: "none"}))
+
+
+def test_a_call_of_a_service_keeps_its_breakers_time_limit():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        simple = "spring.cloud.discovery.client.simple.instances.movie-service[0].uri"
+        given = {
+            simple: f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "resilience4j.timelimiter.instances.movie-service.timeout-duration": "50ms",
+        }
+        environment = Environment(properties("x", given))
+        client = ServiceClient("movie-service", environment, timeout=timedelta(hours=1))
+        with pytest.raises(DeadlineError):
+            client.get("/")
+    assert Breakers(environment.properties).get("movie-service").fail_counter == 1

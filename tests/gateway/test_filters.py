@@ -1,6 +1,8 @@
 """Route filters by Spring's names: what the upstream sees, what the client gets."""
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -211,6 +213,21 @@ async def test_status_codes_are_replaced_by_the_fallback():
 async def test_without_a_fallback_a_breaker_answers_itself(failure, status):
     reply, _ = await through("CircuitBreaker=b", None, Upstream(failure))
     assert reply.status == status
+
+
+async def test_an_answer_that_does_not_begin_in_time_is_a_failure():
+    given, cancelled = tools(time_limit=timedelta(milliseconds=1)), []
+
+    async def hangs(_):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    apply = build(define("CircuitBreaker=b"), given)
+    assert [(await apply(request(), hangs)).status for _ in range(5)] == [504] * 4 + [503]
+    assert len(cancelled) == 4, "nobody waits for it any more"
 
 
 async def test_a_client_that_goes_away_is_no_failure_of_the_upstream():
