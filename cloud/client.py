@@ -195,6 +195,8 @@ class ServiceClient:
             target = f"{target}?{urlencode(query, doseq=True)}"
         route = _route(path)
         seconds = self._timeout.total_seconds()
+        if limit_s := self._breaker.time_limit_s:
+            seconds = min(seconds, limit_s)
         if deadline is not None:
             seconds = min(seconds, (deadline - utc_now()).total_seconds())
         attributes = {"http.request.method": method, "peer.service": self._service_id}
