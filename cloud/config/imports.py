@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from requests.adapters import HTTPAdapter
 
@@ -78,7 +78,7 @@ def imports(local: Properties) -> Iterator[Import]:
 def _import_of(rest: str, local: Properties, *, optional: bool) -> Import:
     urls = [url for url in rest.split(",") if url]
     # What the query of the first URL says beats what the properties say.
-    query = dict(parse_qsl(urlsplit(urls[0]).query)) if urls else {}
+    query = dict(parse_qsl(urls[0].partition("?")[2])) if urls else {}
     asked = {f"{CONFIG}.retry.{name}": query[name] for name in _RETRY if name in query}
     if "fail-fast" in query:
         asked[f"{CONFIG}.fail-fast"] = query["fail-fast"]
@@ -114,7 +114,10 @@ def _servers(bare: Sequence[str], given: Properties) -> tuple[str, Callable[[], 
         service = given.text(f"{CONFIG}.discovery.service-id", "configserver")
         login = _login(given)
         lookup = discovery.lookup(given, service)
-        return f"{service} of Eureka", lambda: [_with(login, found) for found in lookup()]
+        # What the server says of itself comes first here, as in ConfigServerInstanceMonitor.
+        return f"{service} of Eureka", lambda: [
+            found if found.user else _with(login, found) for found in lookup()
+        ]
     key = "spring.config.import" if bare else f"{CONFIG}.uri"
     urls = bare or given.listing(key, ["http://localhost:8888"])
     try:

@@ -74,7 +74,7 @@ def fetch_all(
     if not local.boolean(f"{CONFIG}.enabled", default=True):
         return []
     entries = list(imports(local))
-    keep = bool(entries) and snapshot.enabled(local)
+    keep = bool(entries) and snapshot.enabled(local, say=not again)
     found = []
     for entry in entries:
         kept = snapshot.of(local, entry) if keep else None

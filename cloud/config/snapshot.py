@@ -82,21 +82,22 @@ class Snapshot:
         return [PropertySource("configClient", {TAKEN: held}), *sources]
 
 
-def enabled(local: Properties) -> bool:
-    """Tell whether snapshots are kept and used, and say in the log why not."""
+def enabled(local: Properties, *, say: bool) -> bool:
+    """Tell whether snapshots are kept and used; `say` in the log when there is no key."""
     if not local.boolean(f"{_SETTINGS}.enabled", default=True):
         return False
     if _key(local):
         return True
-    reason = f"neither {_SETTINGS}.key nor encrypt.key is set"
-    log.info("config_snapshots_off", reason=reason)
+    if say:
+        reason = f"neither {_SETTINGS}.key nor encrypt.key is set"
+        log.info("config_snapshots_off", reason=reason)
     return False
 
 
 def of(local: Properties, entry: Import) -> Snapshot:
     """Name the snapshot of an import."""
     whom = [entry.name, entry.profiles, *entry.labels, entry.place]
-    purpose = f"configuration {json.dumps(whom)}"
+    purpose = f"configuration 1 {json.dumps(whom)}"  # 1: the shape of what is sealed
     default = Path.home() / ".local" / "state" / "nozie"
     folder = Path(local.text(f"{_SETTINGS}.folder", str(default)))
     digest = hashlib.sha256(purpose.encode()).hexdigest()[:12]

@@ -287,6 +287,7 @@ def test_metadata_of_an_instance_names_its_user_password_and_path(eureka_url: st
     settings = {
         "spring.config.import": "configserver:",
         "spring.cloud.config.discovery": {"enabled": True, "service-id": service},
+        "spring.cloud.config.password": "of nobody: what Eureka says comes first",
         "eureka.client.service-url.defaultZone": eureka_url,
     }
     (tmp_path / "application.yml").write_text(json.dumps(settings))
