@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -129,13 +130,17 @@ def upstream() -> Iterator[Callable[[Talk], Upstream]]:
 
 
 def client(
-    *uris: str, timeout_s: float = 5, settings: Mapping[str, str] | None = None
+    *uris: str,
+    timeout_s: float = 5,
+    settings: Mapping[str, str] | None = None,
+    pause: Callable[[float], None] = time.sleep,  # noqa: TID251 - as it is
 ) -> ServiceClient:
     values = {f"{SIMPLE}[{index}].uri": uri for index, uri in enumerate(uris)}
     values |= {"eureka.client.enabled": "false", **(settings or {})}
     environment = Environment(properties("payment-service", values))
     assert len(view(environment).instances("movie-service")) == len(uris)
-    return ServiceClient("movie-service", environment, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=timeout_s)
+    return ServiceClient("movie-service", environment, timeout=timeout, pause=pause)
 
 
 @pytest.fixture
@@ -286,6 +291,95 @@ def test_retries_end_with_their_budget(upstream):
         with pytest.raises(UnavailableError):
             service.get("/x")
     assert sum(len(one.requests) for one in broken) <= 50 * 1.5
+
+
+RETRY = "spring.cloud.loadbalancer.retry"
+
+
+@pytest.mark.parametrize(
+    ("same", "following", "expected"),
+    [
+        pytest.param(0, 0, [1], id="no retry at all"),
+        pytest.param(0, 1, [1, 1], id="the next one once"),
+        pytest.param(1, 0, [2], id="the same one once more"),
+        pytest.param(1, 1, [2, 2], id="twice the same, twice the next"),
+        pytest.param(0, 2, [1, 1, 1], id="two others"),
+    ],
+)
+def test_tries_of_a_call_that_breaks_everywhere(upstream, same, following, expected):
+    """As Spring's RetryableLoadBalancer counts them."""
+    broken = [upstream(breaking) for _ in range(3)]
+    service = client(
+        *(one.uri for one in broken),
+        settings={
+            f"{RETRY}.max-retries-on-same-service-instance": str(same),
+            f"{RETRY}.max-retries-on-next-service-instance": str(following),
+        },
+    )
+    with pytest.raises(UnavailableError):
+        service.get("/x")
+    assert sorted(len(one.requests) for one in broken if one.requests) == expected
+
+
+def test_a_status_may_count_as_no_answer(upstream):
+    sick, well = upstream(answering(429)), upstream(echo)
+    settings = {f"{RETRY}.retryable-status-codes": "429"}
+    service = client(sick.uri, well.uri, settings=settings)
+    assert {service.get("/x").status for _ in range(4)} == {200}
+    assert sick.requests
+    with pytest.raises(UnavailableError, match="answered 429"):
+        client(sick.uri, settings=settings).get("/x")
+
+
+def test_pauses_between_tries_grow_within_the_deadline(upstream):
+    pauses: list[float] = []
+    broken = [upstream(breaking) for _ in range(4)]
+    service = client(
+        *(one.uri for one in broken),
+        pause=pauses.append,
+        settings={
+            f"{RETRY}.max-retries-on-next-service-instance": "3",
+            f"{RETRY}.backoff.enabled": "true",
+            f"{RETRY}.backoff.min-backoff": "10ms",
+            f"{RETRY}.backoff.max-backoff": "25ms",
+            f"{RETRY}.backoff.jitter": "0",
+        },
+    )
+    with pytest.raises(UnavailableError):
+        service.get("/x")
+    assert pauses == [0.01, 0.02, 0.025]
+
+
+def test_settings_of_retries_follow_a_refresh(upstream):
+    broken = [upstream(breaking), upstream(breaking)]
+    values = {f"{SIMPLE}[{index}].uri": one.uri for index, one in enumerate(broken)}
+    values["eureka.client.enabled"] = "false"
+    environment = Environment(properties("payment-service", values))
+    service = ServiceClient("movie-service", environment)
+    environment.replace(properties("payment-service", {**values, f"{RETRY}.enabled": "false"}))
+    with pytest.raises(UnavailableError):
+        service.get("/x")
+    assert sum(len(one.requests) for one in broken) == 1
+
+
+def test_a_hint_goes_to_who_has_it_and_the_cookie_tells_it_its_id(upstream):
+    plain, canary = upstream(echo), upstream(echo)
+    balancing = "spring.cloud.loadbalancer.clients.movie-service"
+    service = client(
+        plain.uri,
+        canary.uri,
+        settings={
+            f"{SIMPLE}[1].metadata.hint": "canary",
+            f"{balancing}.sticky-session.add-service-instance-cookie": "true",
+        },
+    )
+    headers = {"X-SC-LB-Hint": "canary", "cookie": "a=b"}
+    for _ in range(4):
+        lines = service.request("GET", "/x", headers=headers).json()
+    assert (len(plain.requests), len(canary.requests)) == (0, 4)
+    id_ = f"127.0.0.1:movie-service:{canary.port}"
+    cookies = [line for line in lines if line.lower().startswith("cookie")]
+    assert cookies == [f"Cookie: a=b; sc-lb-instance-id={id_}"]
 
 
 def test_breaker_opens_around_a_service_that_fails_and_closes_when_it_is_back(upstream):

@@ -1,6 +1,7 @@
 """Several Eureka servers, zones, passwords, certificates, old habits: fronts before a real one."""
 
 import base64
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -124,6 +125,21 @@ def test_the_last_good_server_is_kept_and_left_when_it_fails(eureka_url, app, fr
     other.refuse = first.refuse = lambda _: None
     voice.registrar.leave(lambda: None)
     assert status(eureka_url, app) is None
+
+
+@pytest.mark.estate
+def test_a_server_that_says_nothing_is_left_for_another(eureka_url, app):  # noqa: F811
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        zones = {
+            "eureka.client.availability-zones.us-east-1": "near,far",
+            f"{ZONE}.near": f"http://127.0.0.1:{silent.getsockname()[1]}/eureka/",
+            f"{ZONE}.far": eureka_url,
+            "eureka.client.eureka-server-read-timeout-seconds": "200ms",
+        }
+        voice = Voice(settings(app, eureka_url, **zones))
+        voice.registrar.announce("UP")
+        assert status(eureka_url, app) == "UP"
+        voice.registrar.leave(lambda: None)
 
 
 @pytest.mark.estate
