@@ -9,6 +9,7 @@ import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from types import SimpleNamespace
 
 import psycopg2
@@ -60,21 +61,24 @@ def server(request: pytest.FixtureRequest):
 
 
 @pytest.fixture(scope="session")
-def postgres_admin(server) -> Iterator[SimpleNamespace]:
+def postgres_admin(server) -> SimpleNamespace:
     """PostgreSQL's administrator: `run` a statement; `way_in` to a database, as properties."""
     address = server("NOZIE_TEST_POSTGRES", "postgres")
     password = (
         "nozie" if _setting("NOZIE_TEST_POSTGRES") else Estate("test").site.secrets["postgres"]
     )
     host, port = address.split(":")
-    admin = psycopg2.connect(
-        host=host, port=port, user="postgres", password=password, dbname="postgres"
-    )
-    admin.autocommit = True
 
     def run(statement: str) -> None:
-        with admin.cursor() as cursor:
-            cursor.execute(statement)
+        # Each time anew: a test of the whole platform may have restarted the server.
+        with closing(
+            psycopg2.connect(
+                host=host, port=port, user="postgres", password=password, dbname="postgres"
+            )
+        ) as admin:
+            admin.autocommit = True
+            with admin.cursor() as cursor:
+                cursor.execute(statement)
 
     def way_in(name: str) -> dict[str, str]:
         return {
@@ -83,8 +87,7 @@ def postgres_admin(server) -> Iterator[SimpleNamespace]:
             "spring.datasource.password": password,
         }
 
-    yield SimpleNamespace(run=run, way_in=way_in)
-    admin.close()
+    return SimpleNamespace(run=run, way_in=way_in)
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +105,8 @@ def prepared(postgres_admin) -> Iterator[Callable[..., str]]:
 
     yield find
     for name in made.values():
-        postgres_admin.run(f"DROP DATABASE {name} WITH (FORCE)")
+        with suppress(psycopg2.OperationalError):  # a test may have left the server stopped
+            postgres_admin.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
