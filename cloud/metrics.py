@@ -5,11 +5,14 @@ the last one to two minutes, as Micrometer's is.
 """
 
 import logging
+from collections.abc import Sequence
+from functools import cached_property
 from threading import Lock
 from time import monotonic
-from typing import Final
+from typing import Any, Final
+from weakref import WeakSet
 
-from prometheus_client import Counter, Gauge, Summary, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, Summary, disable_created_metrics
 
 Labels = tuple[str, ...]
 
@@ -19,24 +22,63 @@ _WINDOW_S = 60
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+timers: "list[Timer]" = []
+"""All of this process."""
+
+pools: "WeakSet[Any]" = WeakSet()
+"""Connection pools of this process, SQLAlchemy's; who makes one adds it."""
+
 
 class Timer:
-    """A Micrometer timer: count, sum, and the slowest of the last one to two minutes."""
+    """A Micrometer timer: count, sum, and the slowest of the last one to two minutes.
+
+    Attributes:
+        bounds: of the buckets, in seconds; empty when nobody has asked for them.
+    """
 
     def __init__(self, name: str, text: str, labels: Labels) -> None:
-        self._summary = Summary(name, text, labels)
+        self.name = name
+        self.bounds: tuple[float, ...] = ()
+        self._text, self._labels = text, labels
         self._slowest = Gauge(f"{name}_max", text, labels, multiprocess_mode="livemax")
         self._lock = Lock()
         self._since = monotonic()
         self._now: dict[Labels, float] = {}
         self._before: dict[Labels, float] = {}
+        timers.append(self)
 
-    def add(self, labels: Labels, count: int, total_s: float, slowest_s: float) -> None:
-        """Take over `count` observations at once."""
-        child = self._summary.labels(*labels)
-        # The library observes one value at a time, which is what batches are to avoid.
-        child._count.inc(count)  # noqa: SLF001
-        child._sum.inc(total_s)  # noqa: SLF001
+    @cached_property
+    def _family(self) -> Summary | Histogram:
+        """Made with the first observation: until then configuration may ask for buckets."""
+        if self.bounds:
+            return Histogram(self.name, self._text, self._labels, buckets=self.bounds)
+        return Summary(self.name, self._text, self._labels)
+
+    def add(
+        self,
+        labels: Labels,
+        count: int,
+        total_s: float,
+        slowest_s: float,
+        each_s: Sequence[float] | None = None,
+    ) -> None:
+        """Take over `count` observations at once.
+
+        Args:
+            labels: in the order of the timer's.
+            count: how many.
+            total_s: their sum.
+            slowest_s: their maximum.
+            each_s: all of them, which buckets need; absent, all took the average.
+        """
+        child = self._family.labels(*labels)
+        if isinstance(child, Histogram):
+            for one_s in each_s or (total_s / count,) * count:
+                child.observe(one_s)
+        else:
+            # The library observes one value at a time, which is what batches are to avoid.
+            child._count.inc(count)  # noqa: SLF001
+            child._sum.inc(total_s)  # noqa: SLF001
         self.turn()
         with self._lock:
             self._now[labels] = peak = max(slowest_s, self._now.get(labels, 0.0))

@@ -7,8 +7,8 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
-from cloud.actuator.access import base_path
 from cloud.config import Properties
+from cloud.config.management import base_path
 from cloud.errors import ConfigurationError
 from cloud.security import Networks, jwt_secret, trusted_proxies
 

@@ -26,10 +26,11 @@ from cloud.actuator import (
     registry,
     threads,
 )
-from cloud.actuator.access import Access, base_path
+from cloud.actuator.access import Access
 from cloud.actuator.answers import V2, answer, media_type
 from cloud.actuator.health import Check, Component, Health
 from cloud.config import Environment
+from cloud.config.management import base_path
 from cloud.errors import NotFoundError
 
 __all__ = ["Check", "install"]
@@ -82,6 +83,7 @@ def install(
     """
     access, health = Access(environment), Health(environment, checks, essential)
     endpoints = _Endpoints(environment, access, health)
+    meters.install(environment)
     rooms = Blueprint("actuator", __name__, url_prefix=base_path(environment.properties))
     rooms.get("")(endpoints.index)
     rooms.get("/health", endpoint="health")(endpoints.health)
@@ -158,8 +160,11 @@ class _Endpoints:
         return answer(found)
 
     def prometheus(self) -> Response:
+        """Answer all meters, or those of `?includedNames=a,b`, as text or OpenMetrics."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encode(meters.registry()), content_type=content_type)
+        given = ",".join(request.args.getlist("includedNames"))
+        names = [name for name in given.split(",") if name]
+        return Response(encode(meters.registry(names)), content_type=content_type)
 
 
 def _told(component: Component, *, details: bool, components: bool) -> Component:

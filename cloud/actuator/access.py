@@ -14,10 +14,9 @@ from flask import Response, request
 from cloud import security
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
+from cloud.config.management import base_path
 from cloud.errors import ConfigurationError, DeniedError, NotFoundError, UnauthenticatedError
 from cloud.security import OPEN_PROFILES, Principal
-
-BASE_PATH: Final = "management.endpoints.web.base-path"
 
 _HEALTH: Final = "health"
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -36,18 +35,6 @@ _DEFAULT: Final = "management.endpoints.access.default"
 _LIMIT: Final = "management.endpoints.access.max-permitted"
 _CORS: Final = "management.endpoints.web.cors"
 _PREFLIGHT: Final = timedelta(minutes=30)
-
-
-def base_path(properties: Properties) -> str:
-    """Return where the endpoints are: `/actuator`, without a slash at its end.
-
-    Raises:
-        ConfigurationError: it is the root, where the house's own paths are.
-    """
-    path = properties.text(BASE_PATH, "/actuator").strip("/")
-    if not path:
-        raise ConfigurationError(f"{properties.application}: {BASE_PATH} must not be /")
-    return f"/{path}"
 
 
 class Access:

@@ -14,7 +14,7 @@ import structlog
 
 from cloud import eureka
 from cloud.actuator import breakers
-from cloud.actuator.meters import served
+from cloud.actuator.process import served
 from cloud.config import Environment, Properties
 from cloud.config import health as config_server
 from cloud.errors import CloudError, ConfigurationError

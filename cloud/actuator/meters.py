@@ -1,41 +1,75 @@
 """Meters: what prometheus_client counts, under Prometheus' names and under Micrometer's."""
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, values
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
-_TICKS = os.sysconf("SC_CLK_TCK")
-_STATISTICS = {"_count": "COUNT", "_sum": "TOTAL", "_total": "COUNT", "_max": "MAX"}
+from cloud import metrics
+from cloud.actuator.process import Pools, Process, served
+from cloud.config import Environment, Properties
+from cloud.errors import ConfigurationError
+
+_UNITS = ("seconds", "bytes", "files", "ns")
 _LEFT_OUT = ("_bucket", "_created")
 
+_DISTRIBUTION = "management.metrics.distribution"
+_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-class _Process(Collector):
-    """The instance as a whole: arbiter, workers and companions, from /proc (Linux)."""
-
-    def __init__(self) -> None:
-        self._seen: tuple[float, float] | None = None
-
-    def collect(self) -> Iterator[Metric]:
-        uptime_s, cpu_s = _usage(_parent())
-        since_s, before_s = self._seen or (0.0, 0.0)
-        self._seen = uptime_s, cpu_s
-        span_s = (uptime_s - since_s) * (os.cpu_count() or 1)
-        usage = (cpu_s - before_s) / span_s if span_s > 0 else 0.0
-        yield GaugeMetricFamily("process_uptime_seconds", "Time since the start", uptime_s)
-        yield GaugeMetricFamily(
-            "process_cpu_usage", "Share of all processors since the last reading", max(0.0, usage)
-        )
+_collectors: dict[str, Collector] = {"process": Process()}
+_tags: Callable[[], Mapping[str, str]] = dict
 
 
-_process = _Process()
-_more: dict[str, Collector] = {}
+def install(environment: Environment) -> None:
+    """Follow `management.metrics`: tags that every meter carries, buckets of timers.
+
+    Raises:
+        ConfigurationError: a value cannot be used.
+    """
+    global _tags  # noqa: PLW0603 - the meters themselves are the process's too
+
+    def tags() -> Mapping[str, str]:
+        return environment.properties.subset("management.metrics.tags")
+
+    tags()
+    _tags = tags
+    _distribute(environment.properties)
+    add("pools", Pools(environment))
+
+
+def _distribute(properties: Properties) -> None:
+    """Give timers the buckets that are asked for, before their first observation.
+
+    `percentiles-histogram.<meter>` for ours, fewer than Micrometer's 69 since each is a number in
+    a file of every process; `slo.<meter>` for bounds of one's own. A meter is named as in
+    `http.server.requests`, by the beginning of that, or by `all`.
+    """
+    histograms = properties.subset(f"{_DISTRIBUTION}.percentiles-histogram")
+    limits = {key.partition("[")[0] for key in properties.subset(f"{_DISTRIBUTION}.slo")}
+    for timer in metrics.timers:
+        meter = f"{_spring_name(timer.name)[0]}."
+        bounds: set[float] = set()
+        for name, wanted in histograms.items():
+            if wanted.lower() == "true" and (name == "all" or meter.startswith(f"{name}.")):
+                bounds.update(_BOUNDS)
+        for name in limits:
+            if name == "all" or meter.startswith(f"{name}."):
+                # In brackets a name with dots is one element, as YAML likes it.
+                for spelled in (name, f"[{name}]"):
+                    bounds.update(_spans_s(properties, f"{_DISTRIBUTION}.slo.{spelled}"))
+        timer.bounds = tuple(sorted(bounds))
+
+
+def _spans_s(properties: Properties, key: str) -> Iterator[float]:
+    for text in properties.listing(key):
+        try:
+            yield Properties.of({"span": text}).duration("span").total_seconds()
+        except ConfigurationError:
+            raise properties.wrong(key, "is not a list of durations") from None
 
 
 def add(name: str, collector: Collector) -> None:
@@ -43,48 +77,50 @@ def add(name: str, collector: Collector) -> None:
 
     It comes before the files of the processes are read: what it makes them write is in the answer.
     """
-    _more[name] = collector
+    _collectors[name] = collector
 
 
-def registry() -> CollectorRegistry:
-    """Gather the meters of all processes of the instance, or of this one when it is alone."""
+class _Gathered(Collector):
+    """Everything, each name once, with the common tags, limited to some names if there are any."""
+
+    def __init__(self, included: Collection[str]) -> None:
+        self._included = included
+
+    def collect(self) -> Iterator[Metric]:
+        gathered = CollectorRegistry()
+        for collector in _collectors.values():
+            gathered.register(collector)
+        if served():
+            MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
+        else:
+            gathered.register(REGISTRY)
+        seen: set[str] = set()
+        tags = _tags()
+        for family in gathered.collect():
+            # Alone, the library has some of ours as well.
+            if family.name in seen or not self._wanted(family):
+                continue
+            seen.add(family.name)
+            if tags:
+                family.samples = [
+                    sample._replace(labels={**tags, **sample.labels}) for sample in family.samples
+                ]
+            yield family
+
+    def _wanted(self, family: Metric) -> bool:
+        names = {family.name, *(sample.name for sample in family.samples)}
+        return not self._included or not names.isdisjoint(self._included)
+
+
+def registry(included: Collection[str] = ()) -> CollectorRegistry:
+    """Gather the meters of all processes of the instance, or of this one when it is alone.
+
+    Args:
+        included: Prometheus' names of what is wanted; everything when empty.
+    """
     gathered = CollectorRegistry()
-    for collector in (_process, *_more.values()):
-        gathered.register(collector)
-    if served():
-        MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
-    else:
-        gathered.register(REGISTRY)
+    gathered.register(_Gathered(included))
     return gathered
-
-
-def _parent() -> int:
-    """Name the process that all others of the instance descend from."""
-    return os.getppid() if served() else os.getpid()
-
-
-def served() -> bool:
-    """Tell whether `cloud.server` runs us: it alone makes meters be kept in files."""
-    return values.ValueClass is not values.MutexValue
-
-
-def _usage(parent: int) -> tuple[float, float]:
-    """Return seconds since the parent's start, and of processor time it and its children used."""
-    fields = _stat(parent)
-    booted_s = float(Path("/proc/uptime").read_text().split()[0])
-    # utime, stime, and those of children that are gone: proc(5), fields 14 to 17 of stat.
-    ticks = sum(map(int, fields[11:15]))
-    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        try:
-            ticks += sum(map(int, _stat(int(child))[11:13]))
-        except OSError:  # gone meanwhile, its parent counts it from now on
-            continue
-    return booted_s - int(fields[19]) / _TICKS, ticks / _TICKS
-
-
-def _stat(pid: int) -> Sequence[str]:
-    """Read /proc/<pid>/stat from its third field on; the second may hold anything."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def names() -> list[str]:
@@ -95,54 +131,74 @@ def names() -> list[str]:
 def find(name: str, tags: Iterable[str]) -> dict[str, Any] | None:
     """Describe one meter, only samples that have all `tags` (`key:value`); None without any."""
     wanted = dict(tag.split(":", 1) for tag in tags if ":" in tag)
-    samples = [
-        sample
-        for sample in _meters().get(name, ())
-        if all(sample.labels.get(key) == value for key, value in wanted.items())
+    readings = [
+        reading
+        for reading in _meters().get(name, ())
+        if all(reading.labels.get(key) == value for key, value in wanted.items())
     ]
-    if not samples:
+    if not readings:
         return None
-    timed = any(sample.name.endswith(("_seconds_sum", "_seconds")) for sample in samples)
+    unit = next((reading.unit for reading in readings if reading.unit), None)
     return {
         "name": name,
-        **({"baseUnit": "seconds"} if timed else {}),
-        "measurements": _measurements(samples),
-        "availableTags": _available(samples, wanted),
+        **({"baseUnit": unit} if unit else {}),
+        "measurements": _measurements(readings),
+        "availableTags": _available(readings, wanted),
     }
 
 
-def _meters() -> Mapping[str, list[Sample]]:
-    """Samples by Micrometer's name: a timer's count, sum and maximum are one meter."""
-    meters: dict[str, list[Sample]] = {}
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One number of a meter, as Micrometer thinks of it."""
+
+    statistic: str
+    value: float
+    unit: str | None
+    labels: Mapping[str, str]
+
+
+def _meters() -> Mapping[str, list[_Reading]]:
+    """Read all by Micrometer's name: a timer's count, sum and maximum are one meter."""
+    meters: dict[str, list[_Reading]] = {}
     for family in registry().collect():
+        name, unit = _spring_name(family.name)
         for sample in family.samples:
             if not sample.name.endswith(_LEFT_OUT):
-                meters.setdefault(_spring_name(sample.name), []).append(sample)
+                statistic = _statistic(family, sample.name)
+                reading = _Reading(statistic, sample.value, unit, sample.labels)
+                meters.setdefault(name, []).append(reading)
     return meters
 
 
-def _spring_name(name: str) -> str:
-    for suffix in _STATISTICS:
-        name = name.removesuffix(suffix)
-    return name.removesuffix("_seconds").replace("_", ".")
+def _spring_name(name: str) -> tuple[str, str | None]:
+    """Take the unit from the end of a name of Prometheus, and a timer's `_max`."""
+    base = name.removesuffix("_max") if name.endswith("_seconds_max") else name
+    unit = next((unit for unit in _UNITS if base.endswith(f"_{unit}")), None)
+    return base.removesuffix(f"_{unit}").replace("_", "."), unit
 
 
-def _measurements(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def _statistic(family: Metric, sample: str) -> str:
+    if family.type in {"summary", "histogram"}:
+        total = "TOTAL_TIME" if family.name.endswith("_seconds") else "TOTAL"
+        return "COUNT" if sample.endswith("_count") else total
+    if family.type == "counter":
+        return "COUNT"
+    return "MAX" if family.name.endswith("_seconds_max") else "VALUE"
+
+
+def _measurements(readings: Sequence[_Reading]) -> list[dict[str, Any]]:
     found: dict[str, float] = {}
-    for sample in samples:
-        suffix = next((s for s in _STATISTICS if sample.name.endswith(s)), "")
-        statistic = _STATISTICS.get(suffix, "VALUE")
-        if sample.name.endswith("_seconds_sum"):
-            statistic = "TOTAL_TIME"
-        known = found.get(statistic, 0.0)
-        found[statistic] = max(known, sample.value) if statistic == "MAX" else known + sample.value
+    for one in readings:
+        known = found.get(one.statistic, 0.0)
+        greatest = one.statistic == "MAX"
+        found[one.statistic] = max(known, one.value) if greatest else known + one.value
     return [{"statistic": statistic, "value": value} for statistic, value in found.items()]
 
 
-def _available(samples: Sequence[Sample], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+def _available(readings: Sequence[_Reading], wanted: Mapping[str, str]) -> list[dict[str, Any]]:
     tags: dict[str, set[str]] = {}
-    for sample in samples:
-        for key, value in sample.labels.items():
+    for reading in readings:
+        for key, value in reading.labels.items():
             tags.setdefault(key, set()).add(value)
     return [
         {"tag": key, "values": sorted(values)} for key, values in tags.items() if key not in wanted

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from cloud.actuator.answers import answer
-from cloud.actuator.meters import served
+from cloud.actuator.process import served
 from cloud.config import Environment
 from cloud.errors import InvalidError, UnavailableError
 from cloud.eureka.health import CANCEL_OVERRIDE, TOPIC

@@ -216,11 +216,6 @@ def test_info_tells_the_build(client):
     assert (told["team"], "version" in told["python"]) == ("films", True)
 
 
-def test_the_version_is_the_projects():
-    text = Path(cloud.__file__).parents[1].joinpath("pyproject.toml").read_text()
-    assert f'version = "{cloud.__version__}"' in text
-
-
 def samples(client):
     text = get(client, "/prometheus").text
     families = text_string_to_metric_families(text)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -481,3 +483,108 @@ def test_mappings_name_path_method_and_function(make):
     method = rules["{GET [/things/{id}]}"]["details"]["handlerMethod"]
     assert (method["name"], method["descriptor"]) == ("thing", "(id)")
     assert any(name.startswith("{POST [/actuator/loggers/{name}], produces") for name in rules)
+
+
+# --- meters
+
+
+def lines(client, query=""):
+    return [one for one in get(client, f"/prometheus{query}").text.splitlines() if one[0] != "#"]
+
+
+def test_common_tags_stand_at_every_meter(make):
+    client = make(**{"management.metrics.tags.application": "${spring.application.name}"})
+    client.get("/things/7")
+    assert all('application="sample-service"' in line for line in lines(client))
+    make()
+    assert not any("application=" in line for line in lines(make()))
+
+
+def test_only_the_meters_that_are_asked_for(make):
+    found = lines(make(), "?includedNames=process_uptime_seconds,logback_events_total")
+    assert {line.partition("{")[0].partition(" ")[0] for line in found} <= {
+        "process_uptime_seconds",
+        "logback_events_total",
+    }
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("process.uptime", "seconds"),
+        ("process.start.time", "seconds"),
+        ("process.cpu.usage", None),
+        ("process.cpu.time", "ns"),
+        ("process.files.open", "files"),
+        ("process.files.max", "files"),
+        ("system.cpu.count", None),
+        ("system.cpu.usage", None),
+        ("system.load.average.1m", None),
+        ("disk.free", "bytes"),
+        ("disk.total", "bytes"),
+        ("logback.events", None),
+        ("http.server.requests", "seconds"),
+    ],
+)
+def test_meters_have_micrometers_names_and_units(make, name, unit):
+    client = make()
+    logging.getLogger("films").error("counted")
+    client.get("/things/7")
+    assert name in get(client, "/metrics").json["names"]
+    told = get(client, f"/metrics/{name}").json
+    assert (told["name"], told.get("baseUnit")) == (name, unit)
+    assert all(one["value"] >= 0 for one in told["measurements"])
+
+
+def test_every_name_is_there_once(make):
+    """Alone, the library has meters of the process as well."""
+    text = get(make(), "/prometheus").text
+    types = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))
+
+
+TIMED = """
+from cloud import metrics
+from cloud.actuator import meters
+from cloud.config import Environment, Properties
+prefix = "management.metrics.distribution."
+values = {prefix + key: value for key, value in {%s}.items()}
+timer = metrics.Timer("films_shown_seconds", "Films", ("hall",))
+meters.install(Environment(Properties.of(values)))
+timer.add(("1",), 3, 0.6, 0.4, (0.08, 0.12, 0.4))
+for family in meters.registry(["films_shown_seconds"]).collect():
+    for sample in family.samples:
+        part = sample.name.removeprefix("films_shown_seconds")
+        print(part, sample.labels.get("le"), sample.value)
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "buckets"),
+    [
+        pytest.param("", {}, id="none unless asked"),
+        pytest.param('"slo.films": "100ms, 1s"', {"0.1": 1, "1.0": 3, "+Inf": 3}, id="bounds"),
+        pytest.param('"slo.[films.shown]": "PT0.2S"', {"0.2": 2, "+Inf": 3}, id="in brackets"),
+        pytest.param('"percentiles-histogram.all": "true"', {"0.1": 1, "0.25": 2}, id="histogram"),
+        pytest.param('"percentiles-histogram.books": "true"', {}, id="of another meter"),
+    ],
+)
+def test_a_timer_has_the_buckets_that_are_asked_for(given, buckets):
+    """In a process of its own: a meter is made once, with its first observation."""
+    done = subprocess.run(  # noqa: S603 - our own text
+        [sys.executable, "-c", TIMED % given], capture_output=True, text=True, check=True
+    )
+    told = [line.split() for line in done.stdout.splitlines()]
+    found = {bound: float(value) for name, bound, value in told if name == "_bucket"}
+    assert buckets.items() <= found.items()
+    assert bool(found) is bool(buckets)
+    assert {name: float(value) for name, _, value in told if name in {"_count", "_sum"}} == {
+        "_count": 3,
+        "_sum": pytest.approx(0.6),
+    }
+
+
+def test_a_bound_that_is_no_duration_stops_the_start(make):
+    with pytest.raises(ConfigurationError, match="is not a list of durations"):
+        make(**{"management.metrics.distribution.slo.http": "soon"})

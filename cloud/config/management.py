@@ -1,0 +1,19 @@
+"""Where the management endpoints are: for who serves them, and for who tells others of them."""
+
+from typing import Final
+
+from cloud.config.properties import Properties
+
+BASE_PATH: Final = "management.endpoints.web.base-path"
+
+
+def base_path(properties: Properties) -> str:
+    """Return the path of the endpoints, `/actuator` when unset; without a slash at its end.
+
+    Raises:
+        ConfigurationError: it is the root, where the house's own paths are.
+    """
+    path = properties.text(BASE_PATH, "/actuator").strip("/")
+    if not path:
+        raise properties.wrong(BASE_PATH, "must not be /")
+    return f"/{path}"
