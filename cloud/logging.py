@@ -113,7 +113,7 @@ class _Ecs(logging.Formatter):
         }
         bound = {**structlog.contextvars.get_contextvars(), **getattr(record, "values", {})}
         fields |= _around() | _named(bound) | _error(record)
-        return _dump(fields)
+        return _dump(fields).decode()
 
 
 def _around() -> dict[str, str]:
@@ -168,11 +168,11 @@ def _error(record: logging.LogRecord) -> dict[str, str]:
     }
 
 
-def _dump(fields: Mapping[str, Any]) -> str:
+def _dump(fields: Mapping[str, Any]) -> bytes:
     try:
-        return orjson.dumps(fields).decode()
+        return orjson.dumps(fields)
     except TypeError:  # a lone surrogate, a number beyond 64 bits
-        return json.dumps(fields, default=str)
+        return json.dumps(fields, default=str).encode(errors="replace")
 
 
 class _Stdout(logging.Handler):
@@ -248,9 +248,11 @@ def write_batch(logger: str, batch: Sequence[Mapping[str, Any]]) -> None:
     fixed = {"log.level": "info", "log.logger": logger, "process.pid": os.getpid()}
     if isinstance(handler.formatter, _Ecs):
         fixed |= handler.formatter.fixed
-    lines = "".join(f"{_dump({**fixed, **fields})}\n" for fields in batch)
+    # One object a line, whose first half is always the same.
+    half = _dump(fixed)[:-1]
+    lines = b"".join([b"%b,%b\n" % (half, _dump(fields)[1:]) for fields in batch])
     with handler.lock or nullcontext():
-        handler.write(lines.encode(errors="replace"))
+        handler.write(lines)
 
 
 class _Once:

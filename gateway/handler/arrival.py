@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import ip_network
 from os import urandom
 
@@ -33,7 +34,14 @@ _TAKEN = HOP_BY_HOP | {
 # `Connection: authorization` must not strip what decides about access.
 _NEVER_HOP = frozenset({b"authorization", b"cookie", b"content-type", b"origin"})
 _ONCE = frozenset({b"authorization", b"content-type", b"host", b"origin"})
+_KEEP, _TAKE, _DROP, _ONE = 1, 2, 4, 8
+_kinds: dict[bytes, int] = {}
+_MOST_KINDS, _LONGEST_KIND = 1000, 64
+_MOST_HOPS = 4096
 _HOST = re.compile(rb"[A-Za-z0-9.\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+
+
+Hop = tuple[tuple[bytes, bytes], ...]
 
 
 class RefusedError(InvalidError):
@@ -96,18 +104,29 @@ def _sorted(headers: Headers) -> tuple[dict[bytes, bytes], Headers]:
     once: set[bytes] = set()
     for held in headers:
         name, value = held
-        if name in _ONCE:
+        kind = _kinds.get(name) or _kind_of(name)
+        if kind & _ONE:
             if name in once:
                 raise RefusedError(400, "Header field is repeated")
             once.add(name)
-        if name in _TAKEN:
-            taken[name] = b"%b, %b" % (taken[name], value) if name in taken else value
-        elif b"_" in name:
-            # WSGI and CGI cannot tell `X_User_Id` from `X-User-Id`.
-            raise RefusedError(400, "Header field name holds an underscore")
-        elif not name.startswith(_FORGED):
+        if kind & _KEEP:
             kept.append(held)
+        elif kind & _TAKE:
+            taken[name] = b"%b, %b" % (taken[name], value) if name in taken else value
     return taken, kept
+
+
+def _kind_of(name: bytes) -> int:
+    """Decide what becomes of a header; the usual names are decided once."""
+    if name not in _TAKEN and b"_" in name:
+        # WSGI and CGI cannot tell `X_User_Id` from `X-User-Id`.
+        raise RefusedError(400, "Header field name holds an underscore")
+    kind = _TAKE if name in _TAKEN else _DROP if name.startswith(_FORGED) else _KEEP
+    if name in _ONCE:
+        kind |= _ONE
+    if len(_kinds) < _MOST_KINDS and len(name) < _LONGEST_KIND:
+        _kinds[name] = kind
+    return kind
 
 
 def _host(taken: dict[bytes, bytes], version: str) -> str:
@@ -154,25 +173,41 @@ def _also_trusted(peer: str, given: bytes, trusted: Networks, pattern: re.Patter
 def _say_where_from(exchange: Exchange, taken: dict[bytes, bytes], trusted: Networks) -> None:
     """Write fresh forwarding headers; a trusted proxy's are continued, a stranger's forgotten."""
     peer = exchange.peer
-    chain, host, proto = peer, exchange.host, "http"
-    port = host.rsplit(":", 1)[1] if re.search(r":\d+$", host) else ""
-    if trusted and is_within(peer, trusted):
-        given = taken.get(b"x-forwarded-for", b"").decode("latin-1")
-        exchange.client = client_address(peer, given or None, trusted)
-        chain = f"{given}, {peer}" if given else peer
-        proto = _one_of(taken.get(b"x-forwarded-proto"), r"https?") or proto
-        host = _one_of(taken.get(b"x-forwarded-host"), _HOST.pattern.decode()) or host
-        port = _one_of(taken.get(b"x-forwarded-port"), r"\d{1,5}") or port
-    exchange.scheme = proto
+    if not (trusted and is_within(peer, trusted)):
+        exchange.headers += _strangers(peer, exchange.host)
+        return
+    given = taken.get(b"x-forwarded-for", b"").decode("latin-1")
+    exchange.client = client_address(peer, given or None, trusted)
+    exchange.scheme = _one_of(taken.get(b"x-forwarded-proto"), r"https?") or exchange.scheme
+    exchange.headers += _forwarding(
+        exchange.client,
+        f"{given}, {peer}" if given else peer,
+        _one_of(taken.get(b"x-forwarded-host"), _HOST.pattern.decode()) or exchange.host,
+        _one_of(taken.get(b"x-forwarded-port"), r"\d{1,5}") or _port(exchange.host),
+        exchange.scheme,
+    )
+
+
+@lru_cache(_MOST_HOPS)
+def _strangers(peer: str, host: str) -> Hop:
+    """What is said of a client that nobody vouches for: the same with each of its requests."""
+    return _forwarding(peer, peer, host, _port(host), "http")
+
+
+def _forwarding(client: str, chain: str, host: str, port: str, proto: str) -> Hop:
     port = port or ("443" if proto == "https" else "80")
-    node = f'"[{exchange.client}]"' if ":" in exchange.client else exchange.client
-    exchange.headers += (
+    node = f'"[{client}]"' if ":" in client else client
+    return (
         (b"x-forwarded-for", chain.encode("latin-1")),
         (b"x-forwarded-host", host.encode()),
         (b"x-forwarded-port", port.encode()),
         (b"x-forwarded-proto", proto.encode()),
         (b"forwarded", f'for={node};host="{host}";proto={proto}'.encode()),
     )
+
+
+def _port(host: str) -> str:
+    return host.rsplit(":", 1)[1] if re.search(r":\d+$", host) else ""
 
 
 def _one_of(value: bytes | None, pattern: str) -> str | None:

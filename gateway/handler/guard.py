@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from math import inf
 from typing import Any, Protocol
 
 from cloud.errors import ThrottledError, UnauthenticatedError, UnavailableError
@@ -70,6 +69,7 @@ class Guard:
         self._share = share
         self._windows = Windows()
         self._read = ("", "-")
+        self._run = ""
 
     async def check(
         self,
@@ -90,8 +90,7 @@ class Guard:
         revoked_key = ""
         if identity is not None:
             revoked_key = identity.revoked_key
-            if identity.principal.jti in self._memory:
-                raise UnauthenticatedError("Token has been revoked")
+            self._ensure_not_known(identity)
         bucket, limit = _limit(client, identity, access, limits)
         if not (revoked_key or bucket):
             return
@@ -109,15 +108,30 @@ class Guard:
             if revoked and identity is not None:
                 self._memory.add([(identity.principal.jti, identity.expires_at)])
                 raise UnauthenticatedError("Token has been revoked")
-            if not known:
-                # An issuer that keeps no sessions keeps no epoch either, and then absence is all
-                # that Redis can tell.
-                known = identity is not None and identity.principal.sid is None
-                self._ensure_unknown(method, identity, access, inf if known else grace_s)
-            if known:
+            if known or self._absence_is_all(identity):
                 self._memory.believed()
+            else:
+                self._ensure_unknown(method, identity, access, grace_s)
         if bucket and count > limit:
             raise ThrottledError("Too many requests", timedelta(seconds=limits.window_s))
+
+    def _absence_is_all(self, identity: Identity | None) -> bool:
+        """Tell whether the issuer keeps no sessions, and so no epoch either.
+
+        Then a key that is not there must do. Of a Redis that was restarted the instance knows
+        more: what other workers were told is looked up once.
+        """
+        if identity is None or identity.principal.sid is not None:
+            return False
+        if self._run != self._store.run_id:
+            self._run = self._store.run_id
+            self._memory.catch_up()
+        self._ensure_not_known(identity)
+        return True
+
+    def _ensure_not_known(self, identity: Identity) -> None:
+        if identity.principal.jti in self._memory:
+            raise UnauthenticatedError("Token has been revoked")
 
     def _ensure_unknown(
         self, method: str, identity: Identity | None, access: Access, grace_s: float
@@ -126,18 +140,18 @@ class Guard:
         if identity is None:
             return
         self._memory.catch_up()
-        if identity.principal.jti in self._memory:
-            raise UnauthenticatedError("Token has been revoked")
+        self._ensure_not_known(identity)
         grave = bool(access.roles) or method not in _READS
         if grave and self._memory.doubtful_for_s() > grace_s:
             raise UnavailableError("Access cannot be checked at the moment")
 
     async def learn(self) -> None:
-        """Take over what identity has revoked since the last time, asked for or not.
+        """Take over what identity has revoked, and other workers were told, since the last time.
 
         Raises:
             UnavailableError: Redis is away.
         """
+        self._memory.catch_up()
         more = True
         while more:
             run, last = self._read

@@ -43,7 +43,7 @@ class Tokens:
         """
         now = self._clock()
         found = self._known.get(authorization or b"")
-        if found is not None and found.expires_at > now.timestamp():
+        if found is not None and found.principal.expires_at > now:
             return found
         text = authorization.decode("latin-1") if authorization is not None else None
         principal = verify(bearer(text), self._secret, now=now)
