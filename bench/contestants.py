@@ -32,6 +32,8 @@ _BREAKER: Final = "movieServiceCircuitBreaker"
 _INSTANCE: Final = f"spring.cloud.discovery.client.simple.instances.{_SERVICE}[0].uri"
 _TICKS_S: Final = os.sysconf("SC_CLK_TCK")
 _NEVER: Final = 10**9
+# A service says goodbye before it ends, and that may take its time.
+_FAREWELL_S: Final = 90
 _SMALL: Final = {
     "success": True,
     "message": "Success",
@@ -126,7 +128,7 @@ def _start(program: Program, folder: Path) -> Running:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(15)
+        process.wait(_FAREWELL_S)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 _HOUSE: Final = "customer"
 _THREADS: Final = 16
 _PEOPLE: Final = 200
-_FAREWELL_S: Final = 3
+FAREWELL_S: Final = 3
 """More than the two seconds for which callers with a fetch and a cache of 1 s each are behind."""
 _FOUND_S: Final = 30
 _FOUND_TIMES: Final = 10
@@ -110,7 +110,12 @@ def _answers(line: Line, token: str) -> bool:
 
 
 def roll(
-    estate: Estate, neighbour: str, rate: float, say: Say, rounds: int = 1
+    estate: Estate,
+    neighbour: str,
+    rate: float,
+    say: Say,
+    rounds: int = 1,
+    farewell_s: float = FAREWELL_S,
 ) -> dict[str, dict[int, int]]:
     """Replace both instances in turn under load; count the answers by way and status.
 
@@ -120,12 +125,13 @@ def roll(
         rate: requests in a second, both ways together.
         say: told each replacement.
         rounds: how often each instance is replaced.
+        farewell_s: how long an instance serves on after it has said that it goes.
     """
     lines = {
         "gateway": Line(Client(estate.address("gateway")), "/api/customers"),
         "neighbour": Line(Client(neighbour), "/call/customer-service?path=/api/customers"),
     }
-    settings = {"nozie.server.deregister-wait": f"{_FAREWELL_S}s"}
+    settings = {"nozie.server.deregister-wait": f"{farewell_s:.0f}s"}
     made = [programs.another(estate.site, _HOUSE, free_port(), settings) for _ in range(2)]
     estate.stop(_HOUSE)
     with ExitStack() as all_ends:
@@ -155,15 +161,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.rolling", description=__doc__)
     parser.add_argument("--rate", type=float, default=200, help="requests in a second")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--farewell", type=float, default=FAREWELL_S, help="nozie's, in seconds")
+    parser.add_argument("--fetch", type=int, default=1, help="the neighbour's, of the registry")
+    parser.add_argument("--cache", type=int, default=1, help="the neighbour's, of instances")
     given = parser.parse_args()
     say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
     port = free_port()
+    behind = {
+        "EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS": str(given.fetch),
+        "SPRING_CLOUD_LOADBALANCER_CACHE_TTL": f"{given.cache}s",
+    }
     try:
         with (
             opened("rolling", say, {}) as estate,
-            programs.beside(estate.site, programs.neighbour(estate.site, port)),
+            programs.beside(estate.site, programs.neighbour(estate.site, port, more=behind)),
         ):
-            found = roll(estate, f"{HOST}:{port}", given.rate, say, given.rounds)
+            neighbour = f"{HOST}:{port}"
+            found = roll(estate, neighbour, given.rate, say, given.rounds, given.farewell)
     except EstateError as error:
         sys.stderr.write(f"\nrolling: {error}\n")
         return 1
