@@ -29,6 +29,7 @@ from cloud.clock import utc_now
 from cloud.config import Environment, Properties
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import Instance, view
+from cloud.refresh import scope
 from cloud.retry import RetryBudget
 
 log = structlog.get_logger()
@@ -128,10 +129,7 @@ class ServiceClient:
         self._service_id = service_id
         self._environment = environment
         self._timeout = timeout
-        self._connect_s = properties.duration(
-            "nozie.client.connect-timeout", timedelta(milliseconds=800)
-        ).total_seconds()
-        self._longest = properties.data_size("nozie.client.max-answer", 8 * 1024 * 1024)
+        self._connect_s, self._longest = _limits(properties)
         self._retry = RetrySettings.of(properties, service_id)
         self._budget = RetryBudget()
         self._breaker: CircuitBreaker = (breakers or Breakers(properties)).get(service_id)
@@ -139,11 +137,17 @@ class ServiceClient:
         self._pause = pause
         self._pools: dict[str, urllib3.HTTPConnectionPool] = {}
         self._lock = Lock()
+        environment.require(_limits)
+        environment.require(self._retries)
         environment.subscribe(self._refreshed)
 
+    def _retries(self, properties: Properties) -> RetrySettings:
+        return RetrySettings.of(properties, self._service_id)
+
     def _refreshed(self, properties: Properties, changed: frozenset[str]) -> None:
+        self._connect_s, self._longest = _limits(properties)
         if any(key.startswith(_LOAD_BALANCING) for key in changed):
-            self._retry = RetrySettings.of(properties, self._service_id)
+            self._retry = self._retries(properties)
 
     def get(
         self,
@@ -416,6 +420,23 @@ class ServiceClient:
             return self._pools.setdefault(
                 instance.url, kind(instance.host, instance.port, maxsize=32, block=False)
             )
+
+
+def shared(
+    service_id: str, environment: Environment, timeout: timedelta = timedelta(seconds=2)
+) -> ServiceClient:
+    """Return the process's one client of a service, with what it has learned of its instances."""
+    return scope(environment).get(
+        f"client of {service_id}",
+        timeout,
+        lambda: ServiceClient(service_id, environment, timeout=timeout),
+    )
+
+
+def _limits(properties: Properties) -> tuple[float, int]:
+    """Read how long a connection may take, in seconds, and how long an answer may be, in bytes."""
+    patience = properties.duration("nozie.client.connect-timeout", timedelta(milliseconds=800))
+    return patience.total_seconds(), properties.data_size("nozie.client.max-answer", 8 << 20)
 
 
 def _usable(answer: Answer) -> Answer:

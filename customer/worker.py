@@ -10,8 +10,7 @@ from threading import Event
 import structlog
 from sqlalchemy import Engine
 
-from cloud import logging, tracing
-from cloud.client import ServiceClient
+from cloud import client, logging, tracing
 from cloud.clock import utc_now
 from cloud.config import Environment, environment
 from cloud.errors import UnavailableError
@@ -46,7 +45,7 @@ def cashier(environment: Environment, stop: Event) -> None:
     settings = Settings.of(environment.properties)
     sale = consumers.Sale(
         memberships=SqlMemberships(postgres.engine(environment.properties)),
-        payments=PaymentClient(ServiceClient("payment-service", environment)),
+        payments=PaymentClient(client.shared("payment-service", environment)),
         plans=settings.plans,
         trusted=settings.trust_payment_events,
         now=utc_now,

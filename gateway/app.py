@@ -38,7 +38,6 @@ class Deps:
     """What the application leans on."""
 
     environment: Environment
-    redis: redis.Redis
 
 
 def connect(environment: Environment) -> Deps:
@@ -47,10 +46,10 @@ def connect(environment: Environment) -> Deps:
     Raises:
         ConfigurationError: a setting cannot be used.
     """
-    for check in (Settings.of, ensure_readable):
+    for check in (Settings.of, ensure_readable, cloud.stores.redis.client):
         check(environment.properties)
         environment.require(check)
-    return Deps(environment, cloud.stores.redis.client(environment.properties))
+    return Deps(environment)
 
 
 def create_app(deps: Deps) -> Flask:
@@ -61,10 +60,10 @@ def create_app(deps: Deps) -> Flask:
     app.register_error_handler(Exception, _failed)
     for name, text in _AWAY.items():
         app.add_url_rule(f"/fallback/{name}", name, _fallback(text), methods=_METHODS)
-    checks = {"redis": _redis(deps.redis), "routes": _routes(deps.environment)}
+    checks = {"redis": _redis(deps.environment), "routes": _routes(deps.environment)}
     actuator.install(app, deps.environment, checks=checks, essential=["routes"])
     app.register_blueprint(docs.blueprint(deps.environment))
-    app.register_blueprint(ops.blueprint(deps.environment, deps.redis))
+    app.register_blueprint(ops.blueprint(deps.environment))
     app.register_blueprint(blueprint(deps.environment), url_prefix="/actuator/gateway")
     return app
 
@@ -90,8 +89,8 @@ def _response(reply: Reply) -> Response:
     return Response(reply.body if isinstance(reply.body, bytes) else b"", reply.status, headers)
 
 
-def _redis(client: redis.Redis) -> actuator.Check:
-    inner = cloud.stores.redis.check(client)
+def _redis(environment: Environment) -> actuator.Check:
+    inner = cloud.stores.redis.check(environment)
 
     def check() -> Mapping[str, Any]:
         try:

@@ -9,6 +9,7 @@ from cloud import actuator, security, web
 from cloud.breaker import Breakers
 from cloud.clock import utc_now
 from cloud.config import Environment
+from cloud.refresh import scope
 from cloud.security import Principal
 from cloud.stores import postgres, redis
 from identity import routes
@@ -21,26 +22,35 @@ from identity.store import RedisLive, SqlAccounts, SqlSessions, SqlTrail
 
 def create_app(environment: Environment) -> Flask:
     """Build the Flask application; nothing is opened before the first request."""
+    app = Flask("identity")
+    web.install(app, environment, revoked=_revoked)
+    app.register_blueprint(routes.bp)
+    actuator.install(
+        app,
+        environment,
+        checks={
+            "db": postgres.check(environment),
+            "redis": redis.check(environment),
+        },
+        # Redis may be away: what it should know is kept in the tables until it is back.
+        essential={"db"},
+    )
+    checks = Settings.of, postgres.DatasourceSettings.of, redis.client
+    web.lean_on(app, environment, lambda: connect(environment), *checks)
+    return app
+
+
+def connect(environment: Environment) -> Deps:
+    """Describe what identity leans on now; the first use of each opens it."""
     properties = environment.properties
     settings = Settings.of(properties)
-    engine, client = postgres.engine(properties), redis.client(properties)
-    sessions = SqlSessions(engine)
-
-    def revoked(principal: Principal) -> bool:
-        return sessions.is_revoked(principal.jti)
-
-    app = Flask("identity")
-    app.extensions["deps"] = Deps(
+    engine, client = postgres.shared(environment), redis.shared(environment)
+    return Deps(
         accounts=SqlAccounts(engine),
-        sessions=sessions,
+        sessions=SqlSessions(engine),
         live=RedisLive(client, Breakers(properties).get("redis")),
         trail=SqlTrail(engine),
-        passwords=Passwords(
-            settings.bcrypt_cost,
-            parallel=settings.bcrypt_parallel,
-            waiting=settings.bcrypt_waiting,
-            patience=settings.bcrypt_patience,
-        ),
+        passwords=_passwords(environment, settings),
         tokens=Tokens(
             settings.access_lifetime,
             settings.refresh_lifetime,
@@ -50,13 +60,23 @@ def create_app(environment: Environment) -> Flask:
         lockout=Lockout(settings.lockout_attempts, settings.lockout_duration),
         now=utc_now,
     )
-    web.install(app, environment, revoked=revoked)
-    app.register_blueprint(routes.bp)
-    actuator.install(
-        app,
-        environment,
-        checks={"db": postgres.check(engine), "redis": redis.check(client)},
-        # Redis may be away: what it should know is kept in the tables until it is back.
-        essential={"db"},
+
+
+def _revoked(principal: Principal) -> bool:
+    return web.current(Deps).sessions.is_revoked(principal.jti)
+
+
+def _passwords(environment: Environment, settings: Settings) -> Passwords:
+    """Keep the one door to the hashes: who counts those who wait must not forget them."""
+    bcrypt = (
+        settings.bcrypt_cost,
+        settings.bcrypt_parallel,
+        settings.bcrypt_waiting,
+        settings.bcrypt_patience,
     )
-    return app
+    cost, parallel, waiting, patience = bcrypt
+    return scope(environment).get(
+        "passwords",
+        bcrypt,
+        lambda: Passwords(cost, parallel=parallel, waiting=waiting, patience=patience),
+    )

@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from cloud import tracing
-from cloud.config import Properties
+from cloud.config import Environment
 from cloud.envelope import local_date_time
 
 log = structlog.get_logger()
@@ -25,8 +25,8 @@ class Announcer:
     no more than the time to live of their copies.
     """
 
-    def __init__(self, properties: Properties) -> None:
-        self._properties = properties
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         # Its thread starts with the first event, long after the fork.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="announcer")
 
@@ -44,6 +44,7 @@ class Announcer:
         from cloud.messaging import RabbitSettings, rabbit  # noqa: PLC0415
         from cloud.messaging.publisher import Message, Publisher  # noqa: PLC0415
 
+        current = self._environment.properties
         properties = pika.BasicProperties(  # type: ignore[no-untyped-call]
             content_type="application/json",
             content_encoding="UTF-8",
@@ -52,11 +53,11 @@ class Announcer:
             message_id=str(uuid4()),
             correlation_id=headers.get(tracing.CORRELATION),
             timestamp=timestamp,
-            app_id=self._properties.application,
+            app_id=current.application,
             headers=headers,
         )
         try:
-            with Publisher(RabbitSettings.of(self._properties), "announcer") as publisher:
+            with Publisher(RabbitSettings.of(current), "announcer") as publisher:
                 publisher.publish([Message(EXCHANGE, CHANGED, body, properties)])
         except rabbit.BROKER_AWAY as error:
             log.warning("event_lost", routing_key=CHANGED, reason=str(error))

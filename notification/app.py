@@ -1,16 +1,19 @@
 """Where stores, clients and routes of notification meet."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any, Final
 from uuid import uuid4
 
 from flask import Flask, request
 
-from cloud import actuator, security, web
-from cloud.client import ServiceClient
+from cloud import actuator, client, security, web
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
 from cloud.messaging import rabbit
+from cloud.refresh import scope
 from cloud.security import Principal
 from cloud.stores import mongo
 from cloud.stores import redis as redis_store
@@ -34,6 +37,10 @@ from notification.store import (
     MongoPreferences,
 )
 
+_SETTINGS: Final = (
+    *(Settings.of, MailSettings.of, FcmSettings.of, rabbit.RabbitSettings.of),
+    *(mongo.database, redis_store.client),
+)
 _VOUCHER_LIFE = timedelta(minutes=1)
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -42,37 +49,29 @@ def connect(environment: Environment) -> Deps:
     """Describe everything that notification leans on; the first use of each opens it."""
     properties = environment.properties
     settings = Settings.of(properties)
-    database, client = mongo.database(properties), redis_store.client(properties)
+    database, redis = mongo.shared(environment), redis_store.shared(environment)
 
     notifications = MongoNotifications(database)
     rabbit_settings, channels = rabbit.RabbitSettings.of(properties), _channels(properties)
-    revocations = Revocations(client, settings.revocation_grace, utc_now)
-    hub = Hub(client, web.stopping, settings.streams)
+    live = _live(environment, settings, notifications)
 
     def revoked(principal: Principal) -> bool:
         # What only reads may go on for longer than what changes something, or sees everybody's.
         grave = request.method not in _READS or principal.has_role(ADMIN)
-        return revocations.is_revoked(principal, grave=grave)
+        return live.revocations.is_revoked(principal, grave=grave)
 
     return Deps(
         settings=settings,
         notifications=notifications,
-        announcements=Announcements(client, settings.seen_for),
-        hub=hub,
-        watch=Watch(
-            hub,
-            notifications,
-            revocations,
-            check=settings.stream_check,
-            poll=settings.stream_poll,
-            now=utc_now,
-        ),
+        announcements=Announcements(redis, settings.seen_for),
+        hub=live.hub,
+        watch=live.watch,
         customers=CustomerClient(
-            ServiceClient("customer-service", environment),
+            client.shared("customer-service", environment),
             settings.ownership_kept,
             partial(_voucher, security.jwt_secret(properties)),
         ),
-        payments=PaymentClient(ServiceClient("payment-service", environment)),
+        payments=PaymentClient(client.shared("payment-service", environment)),
         devices=MongoDevices(database),
         preferences=MongoPreferences(database),
         deliveries=MongoDeliveries(database),
@@ -82,12 +81,52 @@ def connect(environment: Environment) -> Deps:
         revoked=revoked,
         checks={
             "mongo": mongo.check(database),
-            "redis": redis_store.check(client),
+            "redis": redis_store.check(redis),
             "rabbit": rabbit.check(rabbit_settings),
             **({"mail": mail.check} if isinstance(mail := channels.get(EMAIL), Mail) else {}),
         },
         now=utc_now,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """What the open streams of a worker lean on, as long as they are open."""
+
+    hub: Hub
+    watch: Watch
+    revocations: Revocations
+
+    def end(self) -> None:
+        """End the streams: their clients come back at once, to what has taken the place of this."""
+        for each in self.hub.listeners():
+            each.end()
+
+
+def _live(environment: Environment, settings: Settings, notifications: MongoNotifications) -> _Live:
+    """Keep what streams lean on, and what is known of revocations, until their settings change."""
+    redis = redis_store.shared(environment)
+    # Their identity stands for their settings: they are made anew when these change.
+    made_from = (
+        *(id(redis), id(mongo.shared(environment))),
+        *(settings.revocation_grace, settings.streams),
+        *(settings.stream_check, settings.stream_poll),
+    )
+
+    def make() -> _Live:
+        revocations = Revocations(redis, settings.revocation_grace, utc_now)
+        hub = Hub(redis, web.stopping, settings.streams)
+        watch = Watch(
+            hub,
+            notifications,
+            revocations,
+            check=settings.stream_check,
+            poll=settings.stream_poll,
+            now=utc_now,
+        )
+        return _Live(hub, watch, revocations)
+
+    return scope(environment).get("streams", made_from, make, _Live.end, after_s=1)
 
 
 def _channels(properties: Properties) -> dict[str, Channel]:
@@ -119,10 +158,19 @@ def _voucher(secret: str, user_id: UserId) -> str:
 def create_app(environment: Environment) -> Flask:
     """Build the Flask application; nothing is opened before the first request."""
     app = Flask("notification", static_folder=None)
-    deps = connect(environment)
-    app.extensions["deps"] = deps
-    web.install(app, environment, revoked=deps.revoked)
+    web.install(app, environment, revoked=lambda principal: web.current(Deps).revoked(principal))
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
-    actuator.install(app, environment, checks=deps.checks, essential={"mongo"})
+    actuator.install(app, environment, checks=_checks(environment), essential={"mongo"})
+    web.lean_on(app, environment, lambda: connect(environment), *_SETTINGS)
     return app
+
+
+def _checks(environment: Environment) -> Mapping[str, actuator.Check]:
+    """Build the health checks; each asks what is leant on when it is asked."""
+    return {name: partial(_check, name) for name in connect(environment).checks}
+
+
+def _check(name: str) -> Mapping[str, Any]:
+    check = web.current(Deps).checks.get(name)
+    return check() if check else {}

@@ -7,12 +7,12 @@ from uuid import uuid4
 from flask import Flask
 from sqlalchemy import Engine
 
-from cloud import actuator, security, web
+from cloud import actuator, client, security, web
 from cloud.breaker import Breakers
-from cloud.client import ServiceClient
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.stores import postgres
+from cloud.stores.postgres import DatasourceSettings
 from payment.clients import CustomerClient, MovieClient
 from payment.deps import Deps
 from payment.domain import Title, UserId
@@ -27,32 +27,38 @@ _VOUCHER_LIFE = timedelta(seconds=30)
 def create_app(environment: Environment) -> Flask:
     """Build the Flask application; nothing is opened before the first request."""
     app = Flask("payment")
+    web.install(app, environment)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    checks = {"db": postgres.check(environment)}
+    actuator.install(app, environment, checks=checks, essential={"db"})
+    web.lean_on(app, environment, lambda: connect(environment), Settings.of, DatasourceSettings.of)
+    return app
+
+
+def connect(environment: Environment) -> Deps:
+    """Describe what payment leans on now; the first use of each opens it."""
     properties = environment.properties
-    settings, engine = Settings.of(properties), postgres.engine(properties)
+    settings, engine = Settings.of(properties), postgres.shared(environment)
     voucher = partial(_voucher, security.jwt_secret(properties))
-    app.extensions["deps"] = Deps(
+    return Deps(
         settings=settings,
         transactions=SqlTransactions(engine),
         keys=SqlKeys(engine, settings.claim_lease),
         library=SqlLibrary(engine),
         limits=SqlLimits(engine),
         shop=Shop(
-            movies=MovieClient(ServiceClient("movie-service", environment)),
+            movies=MovieClient(client.shared("movie-service", environment)),
             plans={
                 name: Title.of_plan(name, plan.price, plan.days)
                 for name, plan in settings.plans.items()
             },
             currency=settings.currency,
         ),
-        customers=CustomerClient(ServiceClient("customer-service", environment), voucher),
+        customers=CustomerClient(client.shared("customer-service", environment), voucher),
         provider=provider(environment, settings, engine),
         now=utc_now,
     )
-    web.install(app, environment)
-    for blueprint in BLUEPRINTS:
-        app.register_blueprint(blueprint)
-    actuator.install(app, environment, checks={"db": postgres.check(engine)}, essential={"db"})
-    return app
 
 
 def provider(environment: Environment, settings: Settings, engine: Engine) -> Provider | None:

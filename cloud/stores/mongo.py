@@ -66,10 +66,11 @@ def shared(environment: Environment) -> Database[Document]:
     )
 
 
-def check(database: Database[Document]) -> Callable[[], Mapping[str, Any]]:
-    """Build the health check `mongo`."""
+def check(of: Database[Document] | Environment) -> Callable[[], Mapping[str, Any]]:
+    """Build the health check `mongo`, of an environment's present database."""
 
     def run() -> Mapping[str, Any]:
+        database = shared(of) if isinstance(of, Environment) else of
         answer = database.command("hello")
         return {"maxWireVersion": answer.get("maxWireVersion")}
 

@@ -101,10 +101,11 @@ def shared(environment: Environment) -> Engine:
     )
 
 
-def check(engine: Engine) -> Callable[[], Mapping[str, Any]]:
-    """Build the health check `db`: one statement over the pool."""
+def check(of: Engine | Environment) -> Callable[[], Mapping[str, Any]]:
+    """Build the health check `db`: one statement over the pool, an environment's present one."""
 
     def run() -> Mapping[str, Any]:
+        engine = shared(of) if isinstance(of, Environment) else of
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
         return {"database": "PostgreSQL", "validationQuery": "SELECT 1"}

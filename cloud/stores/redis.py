@@ -59,10 +59,11 @@ def shared(environment: Environment) -> redis.Redis:
     )
 
 
-def check(client: redis.Redis) -> Callable[[], Mapping[str, Any]]:
-    """Build the health check `redis`."""
+def check(of: redis.Redis | Environment) -> Callable[[], Mapping[str, Any]]:
+    """Build the health check `redis`, of an environment's present client."""
 
     def run() -> Mapping[str, Any]:
+        client = shared(of) if isinstance(of, Environment) else of
         return {"version": client.info("server")["redis_version"]}
 
     return run

@@ -84,7 +84,8 @@ def lean_on(
 ) -> None:
     """Keep `app.extensions["deps"]`: made now, and again, as a whole, after every refresh.
 
-    A request that has begun ends with what it began with.
+    A request that has begun ends with what it began with. To be called after all other `install`s:
+    what `connect` makes may lean on what follows a refresh there.
 
     Args:
         app: the house's application.

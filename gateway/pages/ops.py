@@ -24,6 +24,7 @@ from cloud.config import Environment
 from cloud.errors import CloudError, DeniedError, UnauthenticatedError
 from cloud.eureka import Instance, folder, view
 from cloud.security import Principal, jwt_secret, verify
+from cloud.stores import redis as redis_store
 from gateway.filters.metadata_cache import INDEX
 from gateway.handler import COOKIE
 from gateway.route import definitions
@@ -44,9 +45,9 @@ _POLICY = (
 View = Callable[[], Response]
 
 
-def blueprint(environment: Environment, store: redis.Redis, now: Clock = utc_now) -> Blueprint:
+def blueprint(environment: Environment, now: Clock = utc_now) -> Blueprint:
     """Build the pages."""
-    rooms, ops = Blueprint("ops", __name__, url_prefix="/ops"), _Ops(environment, store, now)
+    rooms, ops = Blueprint("ops", __name__, url_prefix="/ops"), _Ops(environment, now)
     rooms.after_request(_guarded)
     rooms.get("")(ops.overview)
     rooms.get("/sign-in")(ops.form)
@@ -57,9 +58,8 @@ def blueprint(environment: Environment, store: redis.Redis, now: Clock = utc_now
 
 
 class _Ops:
-    def __init__(self, environment: Environment, store: redis.Redis, now: Clock) -> None:
+    def __init__(self, environment: Environment, now: Clock) -> None:
         self._environment = environment
-        self._store = store
         self._now = now
         self._identity = ServiceClient(_IDENTITY, environment, timeout=timedelta(seconds=5))
 
@@ -179,9 +179,10 @@ class _Ops:
 
     def _kept(self) -> str:
         try:
-            return f"{self._store.zcard(INDEX)} copies in Redis, stale ones included."
+            count = redis_store.shared(self._environment).zcard(INDEX)
         except redis.RedisError:
             return "Redis is away: nothing is kept, limits are local."
+        return f"{count} copies in Redis, stale ones included."
 
 
 class _Samples:

@@ -7,6 +7,7 @@ from typing import Any
 import pika
 import pytest
 
+from cloud.config import Environment
 from cloud.testing import properties
 from movie.events import CHANGED, EXCHANGE, Announcer
 from tests.gateway.conftest import eventually
@@ -32,7 +33,7 @@ def channel(amqp):
 
 @pytest.mark.parametrize("slug", ["a-film", None], ids=["written", "deleted"])
 def test_a_change_is_announced(amqp, channel, slug):
-    Announcer(properties("movie-service", amqp)).movie_changed("65b9", slug, now=NOW)
+    Announcer(Environment(properties("movie-service", amqp))).movie_changed("65b9", slug, now=NOW)
     heard: list[Any] = []
 
     def arrived() -> bool:
@@ -57,7 +58,7 @@ def test_a_change_is_announced(amqp, channel, slug):
 
 def test_an_absent_broker_disturbs_nobody(capsys):
     absent = {"spring.rabbitmq.host": "127.0.0.1", "spring.rabbitmq.port": "1"}
-    announcer = Announcer(properties("movie-service", absent))
+    announcer = Announcer(Environment(properties("movie-service", absent)))
     announcer.movie_changed("65b9", "a-film", now=NOW)
     announcer._pool.shutdown()  # noqa: SLF001 - waits for the thread
     assert "event_lost" in capsys.readouterr().out

@@ -12,10 +12,6 @@ from cloud.stores import postgres
 from tests.cloud.fresh_house.settings import Settings
 
 
-def check_database(own: Environment):
-    return postgres.check(postgres.shared(own))()
-
-
 def create_app(own: Environment) -> Flask:
     app = Flask("fresh")
     web.install(app, own)
@@ -43,7 +39,7 @@ def create_app(own: Environment) -> Flask:
             ).one()
         return {"pid": os.getpid(), "database": name, "backend": pid}
 
-    checks = {"db": lambda: check_database(own)} if databases else {}
+    checks = {"db": postgres.check(own)} if databases else {}
     actuator.install(app, own, checks=checks, essential=())
     return app
 
