@@ -125,6 +125,7 @@ class Fetcher:
         self._deltas = deltas
         self._only_up = only_up
         self._complete = False
+        self._doubts = server.doubts
         self.registry = registry
 
     def fetch(self, own: Key | None = None) -> None:
@@ -133,14 +134,16 @@ class Fetcher:
         Raises:
             UnavailableError, UpstreamError: the registry stays as it is.
         """
-        # A server that was away may be another one by now, without our past.
-        away = self._server.reached is False
-        if self._complete and self._deltas and not away and self._fetch_delta():
+        # A server that was away may be another one by now, without our past. It may have answered
+        # a renewal since.
+        doubts = self._server.doubts
+        doubted = doubts != self._doubts
+        if self._complete and self._deltas and not doubted and self._fetch_delta():
             return
         self._complete = False
         document = self._server.applications()
-        self.registry.replace(document, self._now(), hold=away, own=own)
-        self._complete = True
+        self.registry.replace(document, self._now(), hold=doubted, own=own)
+        self._complete, self._doubts = True, doubts
 
     def offered(self) -> list[Instance]:
         """Return the instances for callers: those that are UP, or all where that is wanted."""

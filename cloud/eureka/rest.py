@@ -64,6 +64,7 @@ class EurekaServer:
 
     Attributes:
         reached: the last call was answered; None before the first.
+        doubts: how often the server may have lost its memory: it was away, or forgot a lease.
 
     Raises (every call):
         NotFoundError: 404.
@@ -83,6 +84,7 @@ class EurekaServer:
         }
         self._links: dict[str, Link] = {}
         self.reached: bool | None = None
+        self.doubts = 0
         self.configure(settings)
 
     def configure(self, settings: ServerSettings) -> None:
@@ -98,11 +100,14 @@ class EurekaServer:
 
     def renew(self, registration: Registration, status: str, dirty_ms: int) -> None:
         """Renew the lease. 404: the server does not know it, or an older state of it."""
-        self._run(
-            eureka_basic.send_heartbeat(
-                _BASE, registration.app, registration.instance_id, dirty_ms, status
-            )
+        beat = eureka_basic.send_heartbeat(
+            _BASE, registration.app, registration.instance_id, dirty_ms, status
         )
+        try:
+            self._run(beat)
+        except NotFoundError:
+            self.doubts += 1
+            raise
 
     def cancel(self, registration: Registration) -> None:
         """End the lease."""
@@ -199,6 +204,7 @@ class EurekaServer:
         self.reached = True
 
     def _lost(self, reason: object) -> None:
+        self.doubts += 1
         if self.reached is not False:
             log.warning(
                 "waiting_for",

@@ -220,6 +220,41 @@ def test_contact_lost_and_found(eureka_url, app, door):
 
 
 @pytest.mark.estate
+def test_others_stay_listed_while_a_server_that_lost_its_memory_learns_of_them(
+    eureka_url, app, door
+):
+    """Whether it was seen to be away or not, and whatever it has answered meanwhile."""
+    read = settings(app, f"http://127.0.0.1:{door.port}/eureka/")
+    ours, other = Voice(read, 8085), Voice(settings(app, eureka_url), 8086)
+    source = fetcher(ours.server, read, ours.now)
+    other_key = (other.registration.app, other.registration.instance_id)
+
+    def known() -> set[int]:
+        source.fetch()
+        return {one.port for one in source.offered() if one.app == app.upper()}
+
+    for voice in (ours, other):
+        voice.registrar.announce("UP")
+    eventually(lambda: known() == {8085, 8086})
+    for seen in (True, False):
+        if seen:
+            door.shut()
+            with pytest.raises(UnavailableError):
+                ours.registrar.renew()
+        for voice in (ours, other):
+            other.server.cancel(voice.registration)
+        door.open()
+        ours.registrar.renew()
+        assert status(eureka_url, app) == "UP"
+        assert known() == {8085, 8086}
+        other.registrar.renew()
+        eventually(lambda: known() and source.registry.listed(other_key))
+    other.registrar.leave(lambda: None)
+    eventually(lambda: known() == {8085})
+    ours.registrar.leave(lambda: None)
+
+
+@pytest.mark.estate
 def test_the_next_server_is_called_when_one_is_away(eureka_url, app):
     read = settings(app, f"http://127.0.0.1:1/eureka/,{eureka_url}")
     voice = Voice(read)
@@ -343,30 +378,6 @@ def test_instances_of_a_forgetful_server_are_held_for_a_while(hold, own, kept):
     assert "b" not in [one.instance_id for one in registry.instances(NOW)]
     later = NOW + timedelta(seconds=90)
     assert [one.instance_id for one in registry.instances(later)] == ["c"]
-
-
-class Server:
-    """Answers as a Eureka does that has its deltas switched off."""
-
-    reached: bool | None = True
-
-    def __init__(self) -> None:
-        self.fetched = 0
-
-    def delta(self) -> dict[str, Any]:
-        raise UpstreamError("eureka: answered 403")
-
-    def applications(self) -> dict[str, Any]:
-        self.fetched += 1
-        return document(record(f"a{self.fetched}"))
-
-
-def test_a_server_without_deltas_is_read_in_full():
-    server: Any = Server()
-    source = Fetcher(server, Registry(timedelta(0)), lambda: NOW)
-    for expected in ("a1", "a2", "a3"):
-        source.fetch()
-        assert [one.instance_id for one in source.registry.instances(NOW)] == [expected]
 
 
 def test_view_follows_the_file_and_outlives_a_broken_one(tmp_path):

@@ -357,6 +357,7 @@ def gateway(upstream: Upstream, store: redis.Redis) -> Iterator[Gateway]:
             f"{simple}.identity-service[0].uri": live,
             f"{simple}.notification-service[0].uri": live,
             f"{simple}.customer-service[0].uri": dead,
+            f"{simple}.customer-service[0].metadata.hint": "canary",
             f"{simple}.customer-service[1].uri": live,
             f"{simple}.payment-service[0].uri": dead,
             "nozie.gateway.compat-port": COMPAT_PORT,

@@ -323,6 +323,14 @@ def test_a_safe_request_goes_to_the_next_instance_when_one_refuses(gateway):
     assert {gateway.ask("/api/customers/1", Authorization=auth).status for _ in range(12)} == {200}
 
 
+def test_a_hint_is_an_order(gateway):
+    """The dead instance is the only one of its kind: whoever asks for that kind gets nobody else."""
+    hints = {"canary": 503, "of a kind that nobody is": 200}
+    for hint, expected in hints.items():
+        answer = gateway.ask("/api/customers/1", Authorization=bearer(7), X_SC_LB_Hint=hint)
+        assert answer.status == expected
+
+
 def test_a_client_that_goes_away_takes_its_upstream_call_along(gateway, upstream):
     with gateway.open() as client:
         client.sendall(b"GET /search/stall HTTP/1.1\r\nHost: api\r\n\r\n")
