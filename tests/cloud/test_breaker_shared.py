@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -54,6 +55,10 @@ class Process:
         return found
 
 
+def _is_due(breaker: CircuitBreaker) -> bool:
+    return breaker.wait_left_s() == 0
+
+
 @pytest.fixture
 def process(redis_url) -> Iterator[Callable[..., Process]]:
     made: list[Process] = []
@@ -70,7 +75,7 @@ def process(redis_url) -> Iterator[Callable[..., Process]]:
 def due(*processes: Process) -> None:
     """Wait until probes are due."""
     for one in processes:
-        eventually(lambda one=one: one.breaker.wait_left_s() == 0)
+        eventually(partial(_is_due, one.breaker))
 
 
 def test_who_opens_opens_for_all(process):
@@ -122,7 +127,7 @@ def test_a_permit_that_comes_back_is_anothers(process):
     (permit,) = one.probes()
     permit.released()
 
-    def gets_one() -> list[Permit]:
+    def gets_one():
         got = two.probes(1)
         one.turn(), two.turn()
         return got
@@ -154,7 +159,7 @@ def test_probes_whose_holder_died_are_replaced_when_their_lease_is_over(process)
     one.probes(1), one.turn()
     (lost,) = one.probes()
 
-    def gets_one() -> list[Permit]:
+    def gets_one():
         got = two.probes(1)
         two.turn()
         return got
@@ -231,6 +236,14 @@ def test_a_redis_that_lost_everything_is_told_again(process):
     assert process().turn() is State.OPEN
 
 
+def _all_are(one: House, state: str) -> bool:
+    return set(one.by_worker().values()) == {state}
+
+
+def _said_by_both(one: House) -> bool:
+    return len(one.said("breakers_not_shared")) >= 2
+
+
 def test_calls_of_two_instances_meet_one_breaker(house, server, redis_url):  # noqa: F811
     """Two real instances of two workers each, over a door to the real Redis that shuts."""
     address = server("NOZIE_TEST_REDIS", "redis")
@@ -251,7 +264,7 @@ def test_calls_of_two_instances_meet_one_breaker(house, server, redis_url):  # n
         assert set(one.by_worker().values()) == {"CLOSED"}
     both[0].call(4, "fail")
     for one in both:
-        eventually(lambda one=one: set(one.by_worker().values()) == {"OPEN"})
+        eventually(partial(_all_are, one, "OPEN"))
     permitted: list[int] = []
     gate = threading.Event()
 
@@ -265,18 +278,18 @@ def test_calls_of_two_instances_meet_one_breaker(house, server, redis_url):  # n
             pool.submit(traffic, one)
         try:
             eventually(lambda: sum(permitted) >= 3)
-            eventually(lambda: set(both[1].by_worker().values()) == {"OPEN"})
+            eventually(partial(_all_are, both[1], "OPEN"))
         finally:
             gate.set()
     assert sum(permitted) == 3, "as many probes as configured, in four processes"
 
     door.shut()
     for one in both:
-        eventually(lambda one=one: len(one.said("breakers_not_shared")) >= 2)
+        eventually(partial(_said_by_both, one))
     both[0].update("CLOSE")
     assert set(both[0].by_worker().values()) == {"CLOSED"}
     door.open()
-    eventually(lambda: set(both[1].by_worker().values()) == {"CLOSED"})
+    eventually(partial(_all_are, both[1], "CLOSED"))
     for one in both:
         assert len(one.said("breakers_not_shared")) == 2, "one line a process, however long"
     door.close()
