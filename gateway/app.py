@@ -12,12 +12,13 @@ from werkzeug.exceptions import HTTPException
 import cloud.stores.redis
 from cloud import actuator
 from cloud.config import Environment
+from cloud.config.management import base_path
 from cloud.errors import CloudError, UnavailableError
 from gateway.exchange import Reply, message
 from gateway.handler import answer
 from gateway.pages import docs, ops
 from gateway.route import ensure_readable
-from gateway.routes import blueprint
+from gateway.routes import blueprint, mappings
 from gateway.settings import PREFIXES, Settings
 
 log = structlog.get_logger(__name__)
@@ -61,10 +62,14 @@ def create_app(deps: Deps) -> Flask:
     for name, text in _AWAY.items():
         app.add_url_rule(f"/fallback/{name}", name, _fallback(text), methods=_METHODS)
     checks = {"redis": _redis(deps.environment), "routes": _routes(deps.environment)}
-    actuator.install(app, deps.environment, checks=checks, essential=["routes"])
+    app.extensions[actuator.ROUTES] = mappings(deps.environment)
+    base = base_path(deps.environment.properties)
+    actuator.install(
+        app, deps.environment, checks=checks, essential=["routes"], links={"gateway": "/gateway"}
+    )
     app.register_blueprint(docs.blueprint(deps.environment))
     app.register_blueprint(ops.blueprint(deps.environment))
-    app.register_blueprint(blueprint(deps.environment), url_prefix="/actuator/gateway")
+    app.register_blueprint(blueprint(deps.environment), url_prefix=f"{base}/gateway")
     return app
 
 

@@ -4,7 +4,7 @@ Reading is for `nozie.management.allowed-networks`, like all of the actuator. Wr
 `management.endpoint.gateway.access` is `unrestricted`, and needs a principal with the role ADMIN.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -74,6 +74,17 @@ def blueprint(environment: Environment) -> Blueprint:
     return rooms
 
 
+def mappings(environment: Environment) -> Callable[[], list[dict[str, str]]]:
+    """Give what describes the routes for /actuator/mappings."""
+    endpoint = _Endpoint(environment)
+
+    def told() -> list[dict[str, str]]:
+        routes = endpoint.usable()
+        return [{"handler": route["uri"], "predicate": route["predicate"]} for route in routes]
+
+    return told
+
+
 class _Endpoint:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -111,7 +122,7 @@ class _Endpoint:
     def _all(self) -> list[Mapping[str, Any]]:
         return definitions(self._properties, self._added().read())
 
-    def _usable(self) -> list[dict[str, Any]]:
+    def usable(self) -> list[dict[str, Any]]:
         """Describe every route that serves; one that was refused is in the log, not here."""
         given, added = self._all(), self._added().read()
         read = Reader(self._properties, given)
@@ -123,10 +134,10 @@ class _Endpoint:
         ]
 
     def routes(self) -> Response:
-        return _json(sorted(self._usable(), key=lambda route: route["order"]))
+        return _json(sorted(self.usable(), key=lambda route: route["order"]))
 
     def _find(self, name: str) -> dict[str, Any]:
-        found = next((route for route in self._usable() if route["route_id"] == name), None)
+        found = next((route for route in self.usable() if route["route_id"] == name), None)
         if found is None:
             raise NotFoundError("No such route")
         return found

@@ -29,11 +29,12 @@ from cloud.actuator import (
 from cloud.actuator.access import Access
 from cloud.actuator.answers import V2, answer, media_type
 from cloud.actuator.health import Check, Component, Health
+from cloud.actuator.mappings import ROUTES
 from cloud.config import Environment
 from cloud.config.management import base_path
 from cloud.errors import NotFoundError
 
-__all__ = ["Check", "install"]
+__all__ = ["ROUTES", "Check", "install"]
 
 # A group of endpoints is a module here. Its function adds its rooms to the blueprint, below the
 # guard of all, and gives its links: name to path, as the index lists them.

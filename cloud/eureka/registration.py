@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from cloud.config import Properties
+from cloud.config.management import base_path
 from cloud.envelope import zoned_date_time
 
 
@@ -63,7 +64,8 @@ class Registration:
         tls = own.flag("secure-port-enabled", default=False)
         # Links that open: by TLS where nothing else is offered.
         base = f"https://{called}:{secure}" if tls and not plain else f"http://{called}:{served}"
-        health = own.text("health-check-url-path", "/actuator/health")
+        actuator = base_path(properties)
+        health = own.text("health-check-url-path", f"{actuator}/health")
         renewal = own.span("lease-renewal-interval-in-seconds", 30)
         return cls(
             instance_id=instance_id,
@@ -78,7 +80,7 @@ class Registration:
             secure_vip=own.text("secure-virtual-host-name", properties.application),
             home_page_url=own.text("home-page-url", base + own.text("home-page-url-path", "/")),
             status_page_url=own.text(
-                "status-page-url", base + own.text("status-page-url-path", "/actuator/info")
+                "status-page-url", base + own.text("status-page-url-path", f"{actuator}/info")
             ),
             health_check_url=own.text("health-check-url", base + health),
             secure_health_check_url=own.text(
@@ -88,7 +90,7 @@ class Registration:
             duration=own.span("lease-expiration-duration-in-seconds", 90),
             metadata={
                 "management.port": str(served),
-                "management.context-path": "/actuator",
+                "management.context-path": actuator,
                 # Spring Boot Admin reads an instance anew when this differs.
                 "startup": zoned_date_time(now),
                 **properties.subset("eureka.instance.metadata-map"),

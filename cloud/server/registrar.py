@@ -23,12 +23,13 @@ import structlog
 
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
+from cloud.config.management import base_path
 from cloud.errors import CloudError, ConfigurationError, UnavailableError
 from cloud.eureka import folder, health
 from cloud.eureka.link import Link, LinkError
 from cloud.eureka.registrar import Registrar, back_off, check, connect, fetcher
 from cloud.eureka.registration import Registration
-from cloud.eureka.servers import ServerSettings
+from cloud.eureka.servers import ServerSettings, fetch_interval
 from cloud.peers import peers
 from cloud.server.companions import PREPARE, REGISTRAR, Orders, Work
 from cloud.watch import follow
@@ -41,7 +42,6 @@ Prepare = Callable[[Environment], None]
 # which is an operator's word.
 _TOLD = {"UP": "UP", "DOWN": "DOWN", "OUT_OF_SERVICE": "DOWN"}
 _ENFORCE = "eureka.client.should-enforce-registration-at-init"
-_READINESS = "/actuator/health/readiness"
 _EAGER_S = 0.2
 _PROBE_TIMEOUT = timedelta(seconds=3)
 _SURE_AFTER = 2
@@ -151,6 +151,7 @@ class _Watch:
         self._orders = orders
         # Closed after each answer: kept, it would be cut whenever the worker behind is replaced.
         self._house = Link(base, _PROBE_TIMEOUT, _PROBE_TIMEOUT, None)
+        self._readiness = f"{base_path(properties)}/health/readiness"
         self._run = run
         self._turn = threading.Lock()
         self._written: bytes | None = None
@@ -168,7 +169,7 @@ class _Watch:
             peers(environment).on(health.TOPIC, self._operated)
 
     def _read(self, properties: Properties) -> None:
-        self._interval = health.fetch_interval(properties).total_seconds()
+        self._interval = fetch_interval(properties).total_seconds()
         self._calm = properties.duration(
             "nozie.server.health-interval", timedelta(seconds=5), unit="s"
         ).total_seconds()
@@ -297,7 +298,7 @@ class _Watch:
     def _probe(self) -> str | None:
         """Ask the house; None when it does not answer."""
         try:
-            answer = self._house.ask("GET", _READINESS, {"Connection": "close"}, None)
+            answer = self._house.ask("GET", self._readiness, {"Connection": "close"}, None)
             found = answer.json()
             status = str(found["status"])
         except (LinkError, ValueError, KeyError, TypeError):

@@ -22,6 +22,7 @@ from sqlalchemy import URL, Engine, create_engine, event, exc, make_url, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
+from cloud import metrics
 from cloud.config import Environment, Properties
 from cloud.errors import ConfigurationError, UnavailableError
 from cloud.refresh import scope
@@ -181,7 +182,11 @@ def _url(properties: Properties) -> URL:
 
 
 class _Pool(QueuePool):
-    """A pool that is busy for too long answers with our word for it."""
+    """A pool that is busy for too long answers with our word for it; meters know of it."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        metrics.pools.add(self)
 
     def connect(self) -> PoolProxiedConnection:
         try:

@@ -14,18 +14,24 @@ from gateway.exchange import Exchange, Reply, TooLargeError, message
 
 log = structlog.get_logger(__name__)
 
-# The rest of what is local reads no body, and need not wait for one.
-_WITH_BODY = ("/actuator/", "/ops/")
 _MOST = 256 * 1024
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Local:
-    """Calls a WSGI application (PEP 3333) without tying up the loop."""
+    """Calls a WSGI application (PEP 3333) without tying up the loop.
 
-    def __init__(self, application: Wsgi, threads: int = 4) -> None:
+    Args:
+        application: answers what no route takes.
+        actuator: where its management endpoints are.
+        threads: how many requests it answers at a time.
+    """
+
+    def __init__(self, application: Wsgi, actuator: str = "/actuator", threads: int = 4) -> None:
         self._application = application
+        # The rest of what is local reads no body, and need not wait for one.
+        self._with_body = (f"{actuator}/", "/ops/")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flask")
 
     async def handle(self, exchange: Exchange) -> Reply:
@@ -34,7 +40,7 @@ class Local:
     async def forward(self, exchange: Exchange, path: str) -> Reply:
         """Answer as the local path does, whatever the method."""
         loop = asyncio.get_running_loop()
-        body = await _body(exchange) if path.startswith(_WITH_BODY) else b""
+        body = await _body(exchange) if path.startswith(self._with_body) else b""
         return await loop.run_in_executor(self._pool, self._call, _environ(exchange, path, body))
 
     def _call(self, environ: dict[str, Any]) -> Reply:

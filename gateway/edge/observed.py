@@ -6,6 +6,7 @@ from functools import lru_cache
 from time import time
 
 from cloud import breaker, logging
+from cloud.exchanges import recent
 from cloud.metrics import Timer, count_lines, http_server_requests, outcome
 from gateway.exchange import Exchange
 
@@ -19,8 +20,12 @@ _gateway = Timer("spring_cloud_gateway_requests_seconds", "Time of a routed requ
 class Observed:
     """One worker's notes; `note` costs a dictionary look-up, `flush` does the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, actuator: str = "/actuator") -> None:
         count_lines()
+        self._actuator = actuator
+        # Buckets need every single time; nobody else does.
+        self._detailed = bool(http_server_requests.bounds or _gateway.bounds)
+        self._each: dict[tuple[str, str, int], list[float]] = {}
         self._times: dict[tuple[str, str, int], list[float]] = {}
         self._lines: list[tuple[float, Exchange, int, float]] = []
 
@@ -33,7 +38,11 @@ class Observed:
             seen[0] += 1
             seen[1] += took_s
             seen[2] = max(seen[2], took_s)
-        if not exchange.path.startswith("/actuator"):
+        if self._detailed:
+            self._each.setdefault(key, []).append(took_s)
+        if not exchange.path.startswith(self._actuator):
+            if recent.admits():
+                _keep(exchange, status, took_s)
             self._lines.append((time(), exchange, status, took_s))
             if len(self._lines) >= _LINES:
                 self._write()
@@ -41,14 +50,15 @@ class Observed:
     def flush(self, uris: dict[str, str], breakers: Iterable[breaker.CircuitBreaker]) -> None:
         """Write what was noted; `uris` knows where each route leads."""
         times, self._times = self._times, {}
+        each, self._each = self._each, {}
         self._write()
         for (route, method, status), (count, total_s, slowest_s) in times.items():
-            kind = outcome(status)
+            kind, each_s = outcome(status), each.get((route, method, status))
             labels = ("none", "none", method, kind, str(status), route or "UNKNOWN")
-            http_server_requests.add(labels, int(count), total_s, slowest_s)
+            http_server_requests.add(labels, int(count), total_s, slowest_s, each_s)
             if route:
                 labels = (route, uris.get(route, ""), kind, str(status), str(status), method)
-                _gateway.add(labels, int(count), total_s, slowest_s)
+                _gateway.add(labels, int(count), total_s, slowest_s, each_s)
         _gateway.turn()
         http_server_requests.turn()
         breaker.flush(breakers)
@@ -62,6 +72,21 @@ class Observed:
 @lru_cache(2)
 def _second(at: int) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _keep(exchange: Exchange, status: int, took_s: float) -> None:
+    query = f"?{exchange.query}" if exchange.query else ""
+    recent.keep(
+        exchange.method,
+        f"{exchange.scheme}://{exchange.host}{exchange.raw_path}{query}",
+        status,
+        at=time() - took_s,
+        took_s=took_s,
+        remote=exchange.client,
+        principal=str(exchange.principal.user_id) if exchange.principal else None,
+        request=exchange.headers,
+        response=(),
+    )
 
 
 def _line(at: float, exchange: Exchange, status: int, took_s: float) -> dict[str, object]:

@@ -22,6 +22,7 @@ from cloud import eureka, tracing
 from cloud.balancer import Balancer
 from cloud.breaker import Breakers
 from cloud.config import Environment, Properties
+from cloud.config.management import base_path
 from cloud.errors import CloudError, ConfigurationError, UnavailableError
 from cloud.eureka import folder
 from cloud.retry import RetryBudget
@@ -71,9 +72,9 @@ class Edge:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.endless: set[Connection] = set()
-        self.observed = Observed()
+        self.observed = Observed(base_path(environment.properties))
         self._environment = environment
-        self._local = Local(application)
+        self._local = Local(application, base_path(environment.properties))
         settings = Settings.of(environment.properties)
         self._redis = Redis(settings.redis)
         self._view = eureka.view(environment)
