@@ -298,19 +298,18 @@ def _status(one: Mapping[str, Any]) -> str:
 
 
 def _events(one: CircuitBreaker) -> Iterator[dict[str, Any]]:
-    """Tell a breaker's events in Resilience4j's shape; what an event does not have is left out."""
+    """Tell a breaker's events in Resilience4j's shape; what an event does not have is null."""
     began = time.time() - time.monotonic()
     for event in one.events:
         at = datetime.fromtimestamp(began + event.at, UTC).replace(tzinfo=None)
-        told = {
+        yield {
             "circuitBreakerName": one.name,
             "type": event.type,
-            "creationTime": f"{at.isoformat(timespec='microseconds')}Z[UTC]",
+            "creationTime": f"{at.isoformat(timespec='microseconds')}Z[Etc/UTC]",
             "errorMessage": event.error,
             "durationInMs": None if event.took_s is None else int(event.took_s * 1000),
             "stateTransition": event.transition,
         }
-        yield {key: value for key, value in told.items() if value is not None}
 
 
 def _update() -> State:
