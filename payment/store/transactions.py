@@ -79,13 +79,17 @@ class SqlTransactions:
             db.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(lock, 0))))
             if order.key is not None and (found := _by_key(db, order)):
                 return found
+            # In this order: one that succeeds between the two questions, which takes no lock, is
+            # found by the second. The other way round neither would see it.
+            found = None
+            if order.key is None and public_id is None:
+                pending = same & (table.c.created_at > naive(reuse_since))
+                found = _pending(db, order, pending)
             owned = sa.select(table.c.id).where(same, OWNED).limit(1)
             if title.plan_days is None and db.execute(owned).first():
                 raise AlreadyBoughtError("this title is already bought")
-            if order.key is None and public_id is None:
-                pending = same & (table.c.created_at > naive(reuse_since))
-                if found := _pending(db, order, pending):
-                    return found
+            if found:
+                return found
             row = sa.insert(table).values(
                 customer_id=customer_id,
                 movie_id=order.movie_id,
