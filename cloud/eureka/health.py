@@ -11,8 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.config import Environment, Properties
+from cloud.config import Environment
 from cloud.eureka.folder import run_folder
+from cloud.eureka.servers import fetch_interval
 from cloud.eureka.view import view
 
 FILE: Final = "eureka"
@@ -77,10 +78,3 @@ def component(environment: Environment) -> Mapping[str, Any] | None:
             "failCount": int(age_s / interval_s),
         }
     return {"status": status, "description": description, "details": details}
-
-
-def fetch_interval(properties: Properties) -> timedelta:
-    """Read the time between two fetches."""
-    return properties.duration(
-        "eureka.client.registry-fetch-interval-seconds", timedelta(seconds=30), unit="s"
-    )

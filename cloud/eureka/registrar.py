@@ -13,12 +13,11 @@ import structlog
 from cloud.clock import Clock, utc_now
 from cloud.config import Properties
 from cloud.errors import CloudError, NotFoundError
-from cloud.eureka.health import fetch_interval
 from cloud.eureka.instance import Instance
 from cloud.eureka.registration import Registration
 from cloud.eureka.registry import Fetcher, Registry
 from cloud.eureka.rest import EurekaServer
-from cloud.eureka.servers import ServerSettings
+from cloud.eureka.servers import ServerSettings, fetch_interval
 from cloud.tls import Renewed
 
 log = structlog.get_logger()

@@ -55,6 +55,13 @@ class ServerSettings:
         )
 
 
+def fetch_interval(properties: Properties) -> timedelta:
+    """Read the time between two fetches."""
+    return properties.duration(
+        f"{_CLIENT}.registry-fetch-interval-seconds", timedelta(seconds=30), unit="s"
+    )
+
+
 def _zones(properties: Properties) -> tuple[tuple[str, ...], ...]:
     """Order the region's zones as EndpointUtils does: from the preferred one on, round."""
     region = properties.text(f"{_CLIENT}.region", "us-east-1")
