@@ -4,21 +4,18 @@ Everybody may ask whether the service is well. Why, and everything else, is for
 `nozie.management.allowed-networks` only.
 """
 
-import platform
 from collections.abc import Callable, Collection, Mapping
-from os import getpid, getppid
 from types import MappingProxyType
-from typing import Any
 
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
 
-import cloud
 from cloud.actuator import (
     breakers,
     bus,
     env,
     exchanges,
+    info,
     loggers,
     mappings,
     meters,
@@ -44,6 +41,7 @@ _GROUPS: tuple[Install, ...] = (
     bus.install,
     env.install,
     exchanges.install,
+    info.install,
     loggers.install,
     mappings.install,
     refresh.install,
@@ -55,7 +53,6 @@ _LINKS = {
     "self": "",
     "health": "/health",
     "health-path": "/health/{*path}",
-    "info": "/info",
     "metrics": "/metrics",
     "metrics-requiredMetricName": "/metrics/{requiredMetricName}",
     "prometheus": "/prometheus",
@@ -83,13 +80,12 @@ def install(
         ConfigurationError: a `management` property cannot be used.
     """
     access, health = Access(environment), Health(environment, checks, essential)
-    endpoints = _Endpoints(environment, access, health)
+    endpoints = _Endpoints(access, health)
     meters.install(environment)
     rooms = Blueprint("actuator", __name__, url_prefix=base_path(environment.properties))
     rooms.get("")(endpoints.index)
     rooms.get("/health", endpoint="health")(endpoints.health)
     rooms.get("/health/<path:name>", endpoint="health-path")(endpoints.health)
-    rooms.get("/info")(endpoints.info)
     rooms.get("/metrics")(endpoints.metrics)
     rooms.get("/metrics/<name>")(endpoints.metric)
     rooms.get("/prometheus")(endpoints.prometheus)
@@ -109,8 +105,7 @@ def install(
 
 
 class _Endpoints:
-    def __init__(self, environment: Environment, access: Access, health: Health) -> None:
-        self._environment = environment
+    def __init__(self, access: Access, health: Health) -> None:
         self._access = access
         self._health = health
         self.links = dict(_LINKS)
@@ -133,23 +128,6 @@ class _Endpoints:
         components = self._access.shows("components", default, *group.owners)
         told = _told(component, details=details, components=components)
         return answer(told, group.codes.get(component["status"], 200))
-
-    def info(self) -> Response:
-        properties = self._environment.properties
-        name = properties.application
-        told: dict[str, Any] = properties.tree("info")
-        build = {"group": "nozie", "artifact": name, "name": name, "version": cloud.__version__}
-        return answer(
-            {
-                **told,
-                "build": {**build, **told.get("build", {})},
-                "python": {
-                    "version": platform.python_version(),
-                    "implementation": platform.python_implementation(),
-                },
-                "process": {"pid": getpid(), "parentPid": getppid()},
-            }
-        )
 
     def metrics(self) -> Response:
         return answer({"names": meters.names()})

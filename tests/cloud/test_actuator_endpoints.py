@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -483,6 +484,31 @@ def test_mappings_name_path_method_and_function(make):
     method = rules["{GET [/things/{id}]}"]["details"]["handlerMethod"]
     assert (method["name"], method["descriptor"]) == ("thing", "(id)")
     assert any(name.startswith("{POST [/actuator/loggers/{name}], produces") for name in rules)
+
+
+# --- info
+
+
+def test_info_tells_what_a_build_has_left(make, tmp_path):
+    client = make(**{"info.build.time": "today", "info.team": "films"})
+    client.application.root_path = str(tmp_path)
+    (tmp_path / "git.properties").write_text(
+        "#by git\ngit.branch=main\ngit.commit.id=0123abc\ngit.commit.time=2026-01-02T03\\:04\nx=y\n"
+    )
+    (tmp_path / "build-info.properties").write_text("build.version=7.1\n")
+    told = get(client, "/info").json
+    assert told["git"] == {
+        "branch": "main",
+        "commit": {"id": "0123abc", "time": "2026-01-02T03:04"},
+    }
+    assert (told["build"]["version"], told["build"]["time"], told["team"]) == (
+        "7.1",
+        "today",
+        "films",
+    )
+    assert set(told["process"]) == {"pid", "parentPid", "owner", "cpus", "uptime", "startTime"}
+    assert told["process"]["pid"] == os.getpid()
+    assert set(told["os"]) == {"name", "version", "arch"}
 
 
 # --- meters
