@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 _STORES: Final = ("key-store", "trust-store")
 _PKCS12 = ("PKCS12", "P12", "PFX")
+_ASKED: Final = {"none": ssl.CERT_NONE, "want": ssl.CERT_OPTIONAL, "need": ssl.CERT_REQUIRED}
 
 
 def context(properties: "Properties", prefix: str) -> ssl.SSLContext | None:
@@ -44,6 +45,51 @@ def context(properties: "Properties", prefix: str) -> ssl.SSLContext | None:
     _trust(made, properties, f"{prefix}.trust-store")
     _identify(made, properties, prefix)
     return made
+
+
+def serving(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLContext | None:
+    """Build what a port speaks TLS by, as Spring Boot's `server.ssl` asks for it; None without it.
+
+    Key and certificates stand in `key-store`, as with clients, or in the PEM files `certificate`
+    and `certificate-private-key`. `client-auth` is `none`, `want` or `need`; whom clients must
+    have their certificates from, `trust-store` or the PEM file `trust-certificate` says.
+
+    Raises:
+        ConfigurationError: as `context`, or nothing is there to show.
+    """
+    shown = [f"{prefix}.key-store", f"{prefix}.certificate"]
+    given = [key for key in shown if properties.get(key)]
+    if not properties.boolean(f"{prefix}.enabled", default=bool(given)):
+        return None
+    if not given:
+        raise properties.wrong(shown[0], "is not set, nor is certificate")
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_alpn_protocols(["http/1.1"])
+    if given[0] == shown[0]:
+        _identify(made, properties, prefix)
+    else:
+        _show_files(made, properties, prefix)
+    asked = properties.text(f"{prefix}.client-auth", "none").lower()
+    if asked not in _ASKED:
+        raise properties.wrong(f"{prefix}.client-auth", "is none of none, want, need")
+    made.verify_mode = _ASKED[asked]
+    if authority := properties.get(f"{prefix}.trust-certificate"):
+        with _told(properties, f"{prefix}.trust-certificate"):
+            made.load_verify_locations(_path(authority))
+    elif made.verify_mode != ssl.CERT_NONE:
+        _trust(made, properties, f"{prefix}.trust-store")
+    return made
+
+
+def _show_files(made: ssl.SSLContext, properties: "Properties", prefix: str) -> None:
+    key = f"{prefix}.certificate"
+    own = properties.get(f"{key}-private-key")
+    password = properties.get(f"{prefix}.key-password") or ""
+    with _told(properties, key):
+        made.load_cert_chain(
+            _path(properties.text(key)), _path(own) if own else None, password=lambda: password
+        )
 
 
 def adapter(properties: "Properties", prefix: str) -> "Adapter | None":

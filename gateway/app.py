@@ -10,7 +10,7 @@ from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 import cloud.stores.redis
-from cloud import actuator
+from cloud import actuator, tls
 from cloud.config import Environment
 from cloud.config.management import base_path
 from cloud.errors import CloudError, UnavailableError
@@ -47,7 +47,7 @@ def connect(environment: Environment) -> Deps:
     Raises:
         ConfigurationError: a setting cannot be used.
     """
-    for check in (Settings.of, ensure_readable, cloud.stores.redis.client):
+    for check in (Settings.of, ensure_readable, cloud.stores.redis.client, tls.serving):
         check(environment.properties)
         environment.require(check)
     return Deps(environment)

@@ -197,6 +197,7 @@ class Connection(asyncio.Protocol):
             version,
             self._headers,
             peer=self._peer,
+            scheme=self._edge.scheme,
             trusted=settings.trusted_proxies,
             pattern=settings.trusted_pattern,
         )

@@ -18,7 +18,7 @@ import uvloop
 from gunicorn.workers.base import Worker
 from opentelemetry.trace import SpanKind
 
-from cloud import eureka, tracing
+from cloud import eureka, tls, tracing
 from cloud.balancer import Balancer
 from cloud.breaker import Breakers
 from cloud.config import Environment, Properties
@@ -74,6 +74,7 @@ class Edge:
         self.endless: set[Connection] = set()
         self.observed = Observed(base_path(environment.properties))
         self._environment = environment
+        self._tls = tls.serving(environment.properties)
         self._local = Local(application, base_path(environment.properties))
         settings = Settings.of(environment.properties)
         self._redis = Redis(settings.redis)
@@ -98,6 +99,11 @@ class Edge:
         self._compiling = threading.Lock()
         self._apply(rules, locates_services=locates(environment.properties))
         environment.subscribe(self._changed)
+
+    @property
+    def scheme(self) -> str:
+        """What clients speak that nobody vouches for."""
+        return "http" if self._tls is None else "https"
 
     @property
     def served(self) -> int:
@@ -234,7 +240,12 @@ class Edge:
     async def _connect(self, client: socket.socket, factory: Callable[[], Connection]) -> None:
         self._arriving += 1
         try:
-            await self.loop.connect_accepted_socket(factory, client)
+            await self.loop.connect_accepted_socket(
+                factory,
+                client,
+                ssl=self._tls,
+                ssl_handshake_timeout=self.settings.head_timeout_s if self._tls else None,
+            )
         finally:
             self._arriving -= 1
 

@@ -61,10 +61,12 @@ def arrive(
     peer: str,
     trusted: Networks,
     pattern: re.Pattern[str] | None = None,
+    scheme: str = "http",
 ) -> Exchange:
     """Build the exchange; names in `headers` are in lower case.
 
-    `pattern` tells addresses of trusted proxies, too, as Spring's `trusted-proxies` does.
+    `scheme` is what the connection itself speaks. `pattern` tells addresses of trusted proxies,
+    too, as Spring's `trusted-proxies` does.
 
     Raises:
         RefusedError: malformed, ambiguous or forged beyond repair.
@@ -81,7 +83,7 @@ def arrive(
     except InvalidError as error:
         raise RefusedError(400, str(error)) from None
     exchange = Exchange(method.decode(), path, raw_path, query, kept, peer=peer, client=peer)
-    exchange.host, exchange.version = host, version
+    exchange.host, exchange.version, exchange.scheme = host, version, scheme
     for name, value in kept:
         if name == b"authorization":
             exchange.authorization = value
@@ -174,7 +176,7 @@ def _say_where_from(exchange: Exchange, taken: dict[bytes, bytes], trusted: Netw
     """Write fresh forwarding headers; a trusted proxy's are continued, a stranger's forgotten."""
     peer = exchange.peer
     if not (trusted and is_within(peer, trusted)):
-        exchange.headers += _strangers(peer, exchange.host)
+        exchange.headers += _strangers(peer, exchange.host, exchange.scheme)
         return
     given = taken.get(b"x-forwarded-for", b"").decode("latin-1")
     exchange.client = client_address(peer, given or None, trusted)
@@ -189,9 +191,9 @@ def _say_where_from(exchange: Exchange, taken: dict[bytes, bytes], trusted: Netw
 
 
 @lru_cache(_MOST_HOPS)
-def _strangers(peer: str, host: str) -> Hop:
+def _strangers(peer: str, host: str, scheme: str) -> Hop:
     """What is said of a client that nobody vouches for: the same with each of its requests."""
-    return _forwarding(peer, peer, host, _port(host), "http")
+    return _forwarding(peer, peer, host, _port(host), scheme)
 
 
 def _forwarding(client: str, chain: str, host: str, port: str, proto: str) -> Hop:

@@ -1,0 +1,130 @@
+"""TLS on the gateway's own port, by Spring's names."""
+
+import socket
+import ssl
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from cloud.config import Properties
+from cloud.errors import ConfigurationError
+from cloud.tls import serving
+from tests.cloud.certificates import Authority
+from tests.gateway.conftest import WAIT_S, Gateway, everything, settings
+
+SIMPLE = "spring.cloud.discovery.client.simple.instances"
+
+
+class Sealed(Gateway):
+    """Speaks TLS, so its clients do."""
+
+    def __init__(self, authority: Authority, changes: dict[str, object], own: str = "") -> None:
+        self.client = ssl.create_default_context(cafile=authority.trust_pem())
+        if own:
+            self.client.load_cert_chain(own)
+        super().__init__(changes, workers=1)
+
+    def open(self, source: str = "127.0.0.1", port: int = 0) -> socket.socket:
+        return self.client.wrap_socket(super().open(source, port), server_hostname="127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"), "ours")
+
+
+def in_files(authority: Authority, folder: Path) -> dict[str, object]:
+    """Certificate and key as the two PEM files that Spring Boot names."""
+    both = Path(authority.key_pem("gateway")).read_bytes()
+    key = serialization.load_pem_private_key(both, None)
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    shown = x509.load_pem_x509_certificates(both)
+    (folder / "tls.pem").write_bytes(
+        b"".join(one.public_bytes(serialization.Encoding.PEM) for one in shown)
+    )
+    return {
+        "server.ssl.certificate": f"file:{folder}/tls.pem",
+        "server.ssl.certificate-private-key": str(folder / "key.pem"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["PKCS12", "PEM files"])
+def test_clients_speak_tls_and_services_are_told_so(kind, authority, upstream, store, tmp_path):
+    shown = (
+        in_files(authority, tmp_path)
+        if kind == "PEM files"
+        else {
+            "server.ssl.key-store": authority.key_store("gateway", "changeit"),
+            "server.ssl.key-store-password": "changeit",
+        }
+    )
+    changes = {**settings(store), f"{SIMPLE}.movie-service[0].uri": upstream_of(upstream)}
+    door = Sealed(authority, {**changes, **shown})
+    try:
+        assert door.ask("/search/x").status == 200
+        head = upstream.heads[-1].lower()
+        assert b"x-forwarded-proto: https\r\n" in head
+        assert b"x-forwarded-port: 443\r\n" in head
+        assert b"proto=https" in head
+        assert door.ask("/search/page").body == b"x" * 102400, "a body larger than a record"
+        with socket.create_connection(("127.0.0.1", door.port), WAIT_S) as plain:
+            plain.sendall(b"GET /search/x HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " not in everything(plain)
+        assert door.ask("/search/x").status == 200
+        assert not [line for line in door.lines if "background_task_failed" in line]
+    finally:
+        door.stop()
+
+
+def test_a_client_without_a_certificate_stays_out_where_one_is_needed(
+    authority, upstream, store, tmp_path
+):
+    door = Sealed(
+        authority,
+        {
+            **settings(store),
+            **in_files(authority, tmp_path),
+            f"{SIMPLE}.movie-service[0].uri": upstream_of(upstream),
+            "server.ssl.client-auth": "need",
+            "server.ssl.trust-certificate": authority.trust_pem(),
+        },
+        own=authority.key_pem("client"),
+    )
+    try:
+        assert door.ask("/search/x").status == 200
+        door.client = ssl.create_default_context(cafile=authority.trust_pem())
+        with suppress(ssl.SSLError, ConnectionError):
+            assert not door.say(b"GET /search/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    finally:
+        door.stop()
+
+
+def upstream_of(upstream) -> str:
+    return f"http://127.0.0.1:{upstream.port}"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"enabled": "true"}, "key-store is not set"),
+        ({"certificate": "/no/such.pem"}, "cannot be read"),
+        ({"key-store": "/no/such.p12"}, "cannot be read"),
+    ],
+    ids=["nothing to show", "no such file", "no such store"],
+)
+def test_what_cannot_be_shown_stops_the_start(given, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        serving(Properties.of({f"server.ssl.{key}": value for key, value in given.items()}))
+
+
+def test_without_a_word_of_tls_the_port_is_plain():
+    assert serving(Properties.of({})) is None
