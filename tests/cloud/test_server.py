@@ -82,6 +82,10 @@ class House:
     def said(self, message: str) -> list[dict[str, Any]]:
         return [line for line in self.lines() if line["message"] == message]
 
+    def told(self) -> list[str]:
+        """Return the statuses that Eureka was told, in order."""
+        return [line["nozie.status"] for line in self.said("registered")]
+
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(20)
@@ -280,7 +284,9 @@ def test_a_successor_takes_over_the_lease(house, eureka_url, door):  # noqa: F81
     arbiter = served.get("/who").json()["ppid"]
     try:
         assert arbiter != served.process.pid
-        eventually(lambda: len(served.said("registered")) == 2)
+        eventually(lambda: served.told().count("UP") == 2)
+        # The successor was never told to start: the instance had not ceased to serve.
+        assert served.told().count("STARTING") <= 1
         assert served.get("/who").json()["pid"] not in old
         assert status(eureka_url, served.app) == "UP"
         assert not any(line.startswith("DELETE") for line in door.requests)
