@@ -1,5 +1,6 @@
 """The endpoints of one process: Spring Boot's shapes, and who may see and do what."""
 
+import gc
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from cloud import actuator, exchanges, web
 from cloud.actuator import health
 from cloud.config import Environment
 from cloud.errors import ConfigurationError
+from cloud.stores import postgres
 from cloud.testing import bearer, properties
 
 INSIDE = {"REMOTE_ADDR": "10.1.2.3"}
@@ -614,3 +616,29 @@ def test_a_timer_has_the_buckets_that_are_asked_for(given, buckets):
 def test_a_bound_that_is_no_duration_stops_the_start(make):
     with pytest.raises(ConfigurationError, match="is not a list of durations"):
         make(**{"management.metrics.distribution.slo.http": "soon"})
+
+
+@pytest.mark.estate
+def test_pools_have_the_names_that_boards_know(make, database):
+    client = make(**database)
+    before = pooled(client)
+    engine = postgres.engine(client.application.extensions["environment"].properties)
+    with engine.connect():
+        during = pooled(client)
+        engine.connect().close()
+        after = pooled(client)
+    engine.dispose()
+    more = {name: during[name] - before.get(name, 0) for name in during}
+    assert (more["active"], more["idle"], more["max"]) == (1, 0, 8)
+    assert after["idle"] - before.get("idle", 0) == 1
+    assert get(client, "/metrics/hikaricp.connections").json["availableTags"] == [
+        {"tag": "pool", "values": ["dataSource"]}
+    ]
+
+
+def pooled(client) -> dict[str, float]:
+    """Read the gauges; pools of other tests may still be among them."""
+    gc.collect()
+    lead = "hikaricp_connections_"
+    found = (line.removeprefix(lead).split() for line in lines(client) if line.startswith(lead))
+    return {name.partition("{")[0]: float(value) for name, value in found}

@@ -459,6 +459,25 @@ def test_actuator_and_unknown_paths(gateway):
     assert gateway.ask("/movie-service/api/movies", Authorization=bearer(7)).status == 404
 
 
+def test_an_operator_sees_routes_and_the_last_requests(gateway):
+    told = gateway.ask("/actuator/mappings").json()["contexts"]["api-gateway"]["mappings"]
+    rules = told["dispatcherServlets"]["dispatcherServlet"]
+    assert any("/search/**" in rule["predicate"] and "details" not in rule for rule in rules)
+    assert any(rule["predicate"].startswith("{GET [/actuator/health]") for rule in rules)
+
+    gateway.ask("/search/watched?token=hunter2&q=a", Authorization=bearer(7))
+
+    def listed():
+        # Of one worker here; under cloud.server all are gathered.
+        found = gateway.ask("/actuator/httpexchanges").json()["exchanges"]
+        return next((one for one in found if "/search/watched" in one["request"]["uri"]), None)
+
+    exchange = eventually(listed)
+    assert exchange["request"]["uri"].endswith("/search/watched?token=******&q=a")
+    assert exchange["request"]["headers"]["authorization"] == ["******"]
+    assert (exchange["principal"], exchange["response"]["status"]) == ({"name": "7"}, 200)
+
+
 def test_metrics_and_access_lines_speak_of_routes(gateway):
     answer = gateway.ask("/search/counted", Authorization=bearer(7))
     wanted = f"[{answer.headers['x-correlation-id']}] GET /search/counted - 200 - "
