@@ -4,7 +4,8 @@ Nothing here is in a call's way. Each process follows a mirror of its own; besid
 thread tells Redis what happened here and hears what happened elsewhere. While Redis is away each
 process decides for itself, as it does without sharing.
 
-One breaker is one hash, and one script is all that changes it. A breaker that opens anywhere opens
+One breaker is one hash, and one script is all that changes it. It never expires: there are few, and
+who has missed a change, an operator's above all, must find it. A breaker that opens anywhere opens
 everywhere. Half-open, Redis hands out the probes, one permit each, and counts how they end; a
 permit that is not used goes back as soon as somebody else wants it, and one whose holder died is
 replaced when its lease is over.
@@ -90,12 +91,6 @@ if changed then
   redis.call('HSET', key, 'state', state, 'turn', turn, 'until', till, 'openings', openings,
              'permits', permits, 'calls', calls, 'failed', failed, 'slow', slow,
              'hungry', hungry)
-  -- What only an operator ends must not end by itself.
-  if state == 'FORCED_OPEN' or state == 'DISABLED' or state == 'METRICS_ONLY' then
-    redis.call('PERSIST', key)
-  else
-    redis.call('PEXPIRE', key, 86400000)
-  end
 end
 local wanted = now - hungry < 2000 and 1 or 0
 return {state, tostring(turn), math.max(till - now, 0), granted, openings, wanted}
