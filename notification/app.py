@@ -161,16 +161,17 @@ def create_app(environment: Environment) -> Flask:
     web.install(app, environment, revoked=lambda principal: web.current(Deps).revoked(principal))
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
-    actuator.install(app, environment, checks=_checks(environment), essential={"mongo"})
+    actuator.install(app, environment, checks=_checks(app, environment), essential={"mongo"})
     web.lean_on(app, environment, lambda: connect(environment), *_SETTINGS)
     return app
 
 
-def _checks(environment: Environment) -> Mapping[str, actuator.Check]:
-    """Build the health checks; each asks what is leant on when it is asked."""
-    return {name: partial(_check, name) for name in connect(environment).checks}
+def _checks(app: Flask, environment: Environment) -> Mapping[str, actuator.Check]:
+    """Build the health checks; each asks what is leant on when it is asked, in its own thread."""
 
+    def check(name: str) -> Mapping[str, Any]:
+        deps: Deps = app.extensions["deps"]
+        found = deps.checks.get(name)
+        return found() if found else {}
 
-def _check(name: str) -> Mapping[str, Any]:
-    check = web.current(Deps).checks.get(name)
-    return check() if check else {}
+    return {name: partial(check, name) for name in connect(environment).checks}
