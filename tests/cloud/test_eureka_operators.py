@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import requests
 
-from cloud.config import Environment
-from cloud.server.companions import Orders
-from cloud.server.registrar import _Watch
+from deploy.local import Estate
 from tests.cloud.test_eureka import app, door, eventually, listed, settings, status  # noqa: F401 - fixtures
+from tests.cloud.test_refresh import House as Refreshed
 from tests.cloud.test_server import House, answers
 
 pytestmark = pytest.mark.estate
@@ -21,6 +20,7 @@ QUICK: dict[str, Any] = {
     "eureka.instance.lease-renewal-interval-in-seconds": 1,
     "eureka.instance.lease-expiration-duration-in-seconds": 30,
     "nozie.server.health-interval": "1s",
+    "nozie.server.deregister-wait": "0s",
     "management.endpoints.web.exposure.include": "*",
     "management.endpoint.serviceregistry.access": "unrestricted",
 }
@@ -180,21 +180,28 @@ def test_workers_come_and_go_and_the_lease_does_not_notice(house, eureka_url, do
     assert not any(line.startswith(("POST", "DELETE")) for line in door.requests[said:])
 
 
-def test_changed_metadata_is_told_and_the_lease_stays(eureka_url, app, tmp_path):  # noqa: F811
-    """As a refresh brings it, in the registrar's own process."""
-    more = {"nozie.server.run-dir": str(tmp_path), "nozie.server.deregister-wait": "0s"}
-    environment = Environment(settings(app, eureka_url, **more))
-    orders = Orders()
-    watch = _Watch(environment, orders, base="http://127.0.0.1:1", port=8085, run=tmp_path)
-    watch._announce("UP")  # noqa: SLF001 - as if the house had answered
-    before = listed(eureka_url, app)
-    assert before is not None
-    changed = {"eureka.instance.metadata-map.zone": "west"}
-    environment.replace(settings(app, eureka_url, **more, **changed))
-    after = listed(eureka_url, app)
-    assert after is not None
-    assert after["metadata"] == {**before["metadata"], "zone": "west"}
-    assert after["leaseInfo"]["serviceUpTimestamp"] == before["leaseInfo"]["serviceUpTimestamp"]
-    orders.set()
-    watch.run()
-    assert listed(eureka_url, app) is None
+def test_a_refresh_over_http_reaches_the_registrar(config_url, eureka_url, tmp_path):
+    """The worker that hears POST /actuator/refresh is not the process that talks to Eureka."""
+    given = QUICK | {"eureka.client.service-url.defaultZone": eureka_url}
+    served = Refreshed(Estate("test").site.path("config"), config_url, tmp_path / "run", given)
+    try:
+        eventually(lambda: status(eureka_url, served.name) == "UP", seconds=30)
+        before = listed(eureka_url, served.name)
+        served.write(given | {"eureka.instance.metadata-map.zone": "west"})
+        assert served.post("/refresh").json() == ["eureka.instance.metadata-map.zone"]
+
+        def told() -> bool:
+            after = listed(eureka_url, served.name)
+            assert before is not None
+            assert after is not None
+            # The same lease, and the same life to callers.
+            assert after["status"] == "UP"
+            assert (
+                after["leaseInfo"]["serviceUpTimestamp"]
+                == before["leaseInfo"]["serviceUpTimestamp"]
+            )
+            return bool(after["metadata"] == {**before["metadata"], "zone": "west"})
+
+        eventually(told)
+    finally:
+        served.end()
