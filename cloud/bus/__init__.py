@@ -1,6 +1,6 @@
 """Spring Cloud Bus over RabbitMQ: an instance tells others of a change, and hears of theirs.
 
-One member an instance, in its registrar. `events` holds what is said, `member` who says it.
+One member an instance, in one of its companions. `events` holds what is said, `member` who says it.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The one member of an instance: a connection to the broker in a thread of the registrar."""
+"""The one member of an instance: a connection to the broker in a thread of a companion."""
 
 import base64
 import threading

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -127,6 +128,9 @@ class Companions:
         self._arbiter = arbiter
         self._environment = environment
         self._all = [Companion(name, work) for name, work in works.items()]
+        # Who speaks to the broker anyway has the driver's pages of memory for his own already.
+        own = (name for name in works if name not in (PREPARE, REGISTRAR))
+        self._on_bus = next(own, REGISTRAR)
         self._manage_workers = arbiter.manage_workers
         self._stop = arbiter.stop
         self._stopping = False
@@ -213,14 +217,16 @@ class Companions:
         sys.exit(0)
 
     def _work(self, companion: Companion, orders: Orders) -> None:
-        """Do the companion's work; again from the start when what it was built from has changed."""
-        if companion.name == REGISTRAR:
-            with bus.joined(self._environment, orders):
+        """Do the companion's work; one of them is also the instance's member of the bus."""
+        on_bus = companion.name == self._on_bus
+        with bus.joined(self._environment, orders) if on_bus else nullcontext():
+            if companion.name in (PREPARE, REGISTRAR):
                 companion.work(self._environment, orders)
-            return
-        if companion.name == PREPARE:
-            companion.work(self._environment, orders)
-            return
+            else:
+                self._repeat(companion, orders)
+
+    def _repeat(self, companion: Companion, orders: Orders) -> None:
+        """Do the work; again from the start when what it was built from has changed."""
         self._environment.subscribe(orders.start_over)
         while True:
             companion.work(self._environment, orders.begin_round())

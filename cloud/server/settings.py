@@ -100,7 +100,7 @@ def begin_process(environment: Environment, process: str, *, traced: bool = True
     """Set up what does not survive a fork, in a worker or a companion; it follows refreshes."""
 
     def follow(properties: Properties, changed: frozenset[str]) -> None:
-        if any(key.startswith("logging.level") for key in changed):
+        if any(key.startswith("logging.") for key in changed):
             logging.configure(properties, process)
         if traced and any(key.startswith(_TRACING) for key in changed):
             tracing.configure(properties)

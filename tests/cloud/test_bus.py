@@ -10,6 +10,7 @@ import requests
 from cloud.bus import events
 from cloud.bus.events import Event
 from cloud.config import Properties
+from tests.cloud.door import Door
 from tests.cloud.test_eureka import eventually
 from tests.cloud.test_refresh import House, served, start  # noqa: F401 - fixtures
 
@@ -235,3 +236,24 @@ def test_values_over_the_bus_stand_above_the_configuration(member, bus):
     assert house.everywhere("limit", 1)
     assert not bus.events(events.ACK, ackId=wrong.id)
     assert house.post("/busenv", {"name": "x"}).status_code == 400
+
+
+@pytest.mark.estate
+def test_a_broker_that_is_away_is_waited_for_and_costs_nothing_else(member, server):
+    door = Door(server("NOZIE_TEST_RABBIT", "rabbit"))
+    house = member(**{"spring.rabbitmq.port": door.port})
+    try:
+        eventually(lambda: house.said("bus_joined"))
+        door.shut()
+        eventually(lambda: house.said("waiting_for"))
+        answer = house.post("/busrefresh")
+        assert answer.status_code == 503
+        assert "not told" in answer.json()["message"]
+        house.write({**house.settings, "fresh.greeting": "two"})
+        assert house.post("/refresh").json() == ["fresh.greeting"]
+        assert len(house.said("waiting_for")) == 1
+        door.open()
+        eventually(lambda: len(house.said("bus_joined")) == 2)
+        assert house.post("/busrefresh").status_code == 204
+    finally:
+        door.close()
