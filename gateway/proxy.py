@@ -53,6 +53,7 @@ class Upstream(asyncio.Protocol):
         "_parser",
         "_pool",
         "_sent",
+        "_size",
         "_stream",
         "_switched",
         "_transport",
@@ -72,6 +73,7 @@ class Upstream(asyncio.Protocol):
         self._stream: Stream | None = None
         self._body: Stream | None = None
         self._headers: Headers = []
+        self._size = 0
         self._tunnel: Stream | None = None
         self._switched = False
         self._sent = True
@@ -95,6 +97,7 @@ class Upstream(asyncio.Protocol):
         self._chunked = body is not None and length is None
         self._method, self._deadline_s, self._body = exchange.method, timeout_s, body
         self._headers, self._length, self._framed, self._endless = [], None, False, False
+        self._size = 0
         self._tunnel = exchange.tunnel
         self._answer = self._pool.loop.create_future()
         self._sent = body is None or whole is not None
@@ -145,6 +148,9 @@ class Upstream(asyncio.Protocol):
     # --- the answer
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        if self._size > self._pool.settings.max_answer_head:
+            raise UpstreamError("head of the answer is too large")
         lowered = name.lower()
         if lowered not in _DROPPED:
             if not lowered.startswith(b"access-control-"):

@@ -140,6 +140,9 @@ class Settings:
         trusted_pattern: Spring's expression for addresses that are trusted like `trusted_proxies`.
         cors_by_path: path patterns that have rules of their own.
         actuator: base path of the gateway's own endpoints, which no route ever takes.
+        unsaid: forwarding headers that services are not told.
+        appends: a trusted proxy's X-Forwarded-For is continued, not begun anew.
+        max_answer_head: of an upstream's answer.
         certificates: PEM of authorities that upstreams are trusted by, instead of the system's.
     """
 
@@ -174,6 +177,9 @@ class Settings:
     compat_port: int
     sampling: float
     actuator: str
+    unsaid: frozenset[bytes]
+    appends: bool
+    max_answer_head: int
 
     @classmethod
     def of(cls, properties: Properties) -> "Settings":
@@ -232,7 +238,26 @@ class Settings:
                 "management.tracing.sampling.probability", 0.1, minimum=0, maximum=1
             ),
             actuator=base_path(properties),
+            unsaid=_unsaid(properties),
+            appends=properties.boolean(
+                spring_key(properties, "x-forwarded.for-append"), default=True
+            ),
+            max_answer_head=properties.data_size(client("max-header-size"), 64 * 1024),
         )
+
+
+def _unsaid(properties: Properties) -> frozenset[bytes]:
+    def on(name: str) -> bool:
+        return properties.boolean(spring_key(properties, name), default=True)
+
+    every = on("x-forwarded.enabled")
+    parts = ("for", "host", "port", "proto")
+    off = {
+        f"x-forwarded-{part}" for part in parts if not (every and on(f"x-forwarded.{part}-enabled"))
+    }
+    if not on("forwarded.enabled"):
+        off.add("forwarded")
+    return frozenset(name.encode() for name in off)
 
 
 def _wrong(properties: Properties, key: str, fault: str) -> ConfigurationError:

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from time import time
 
+from prometheus_client import Gauge
+
 from cloud import breaker, logging
 from cloud.exchanges import recent
 from cloud.metrics import Timer, count_lines, http_server_requests, outcome
@@ -15,6 +17,7 @@ _LINES = 32
 _ROUTE = ("routeId", "routeUri", "outcome", "status", "httpStatusCode", "httpMethod")
 
 _gateway = Timer("spring_cloud_gateway_requests_seconds", "Time of a routed request", _ROUTE)
+_routes = Gauge("spring_cloud_gateway_routes_count", "Routes in force", multiprocess_mode="livemax")
 
 
 class Observed:
@@ -49,6 +52,7 @@ class Observed:
 
     def flush(self, uris: dict[str, str], breakers: Iterable[breaker.CircuitBreaker]) -> None:
         """Write what was noted; `uris` knows where each route leads."""
+        _routes.set(len(uris))
         times, self._times = self._times, {}
         each, self._each = self._each, {}
         self._write()

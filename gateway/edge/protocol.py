@@ -200,6 +200,8 @@ class Connection(asyncio.Protocol):
             scheme=self._edge.scheme,
             trusted=settings.trusted_proxies,
             pattern=settings.trusted_pattern,
+            unsaid=settings.unsaid,
+            appends=settings.appends,
         )
         exchange.compat = self._compat
         exchange.keep_alive = parser.should_keep_alive()

@@ -15,6 +15,9 @@ from gateway.filters.metadata_cache import metadata_cache
 from gateway.filters.prefix_path import prefix_path
 from gateway.filters.preserve_host_header import preserve_host_header
 from gateway.filters.redirect_to import redirect_to
+from gateway.filters.remove_json_attributes_response_body import (
+    remove_json_attributes_response_body,
+)
 from gateway.filters.remove_request_header import remove_request_header
 from gateway.filters.remove_request_parameter import remove_request_parameter
 from gateway.filters.remove_response_header import remove_response_header
@@ -26,6 +29,7 @@ from gateway.filters.rewrite_location_response_header import rewrite_location_re
 from gateway.filters.rewrite_path import rewrite_path
 from gateway.filters.rewrite_request_parameter import rewrite_request_parameter
 from gateway.filters.rewrite_response_header import rewrite_response_header
+from gateway.filters.save_session import save_session
 from gateway.filters.secure_headers import secure_headers
 from gateway.filters.set_path import set_path
 from gateway.filters.set_request_header import set_request_header
@@ -48,6 +52,7 @@ FILTERS: Mapping[str, Callable[[Definition, Tools], Filter]] = {
     "PrefixPath": prefix_path,
     "PreserveHostHeader": preserve_host_header,
     "RedirectTo": redirect_to,
+    "RemoveJsonAttributesResponseBody": remove_json_attributes_response_body,
     "RemoveRequestHeader": remove_request_header,
     "RemoveRequestParameter": remove_request_parameter,
     "RemoveResponseHeader": remove_response_header,
@@ -59,6 +64,7 @@ FILTERS: Mapping[str, Callable[[Definition, Tools], Filter]] = {
     "RewritePath": rewrite_path,
     "RewriteRequestParameter": rewrite_request_parameter,
     "RewriteResponseHeader": rewrite_response_header,
+    "SaveSession": save_session,
     "SecureHeaders": secure_headers,
     "SetPath": set_path,
     "SetRequestHeader": set_request_header,

@@ -16,6 +16,7 @@ import orjson
 from prometheus_client import Counter
 
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
+from gateway.body import read
 from gateway.exchange import (
     Definition,
     Exchange,
@@ -116,57 +117,6 @@ class Entry:
         texts: list[tuple[str, str]] = told["headers"]
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in texts]
         return cls(told["status"], headers, body, told["at"], result)
-
-
-class _Reader:
-    """Reads an answer's body, as far as it is small enough; what is larger flows on.
-
-    It is the sink of the upstream's stream, and the source of the one that flows on.
-    """
-
-    def __init__(self, inner: Stream) -> None:
-        self._inner = inner
-        self._chunks: list[bytes] = []
-        self._held = 0
-        self._onward: Stream | None = None
-        self.read: asyncio.Future[bytes | Stream] = asyncio.get_running_loop().create_future()
-
-    def send(self, data: bytes) -> None:
-        if self._onward is not None:
-            self._onward.feed(data)
-            return
-        self._chunks.append(data)
-        self._held += len(data)
-        if self._held > _LARGEST:
-            self._onward = Stream(self, self._inner.length)
-            for chunk in self._chunks:
-                self._onward.feed(chunk)
-            self._settle(self._onward)
-
-    def finish(self) -> None:
-        if self._onward is not None:
-            self._onward.end()
-        else:
-            self._settle(b"".join(self._chunks))
-
-    def abort(self, error: Exception) -> None:
-        if self._onward is not None:
-            self._onward.fail(error)
-        elif not self.read.done():
-            self.read.set_exception(error)
-
-    def _settle(self, what: bytes | Stream) -> None:
-        if not self.read.done():
-            self.read.set_result(what)
-
-    def pause_reading(self) -> None:
-        self._inner.pause()
-
-    def resume_reading(self) -> None:
-        self._inner.resume()
-
-    def abandon(self) -> None:
-        self._inner.cancel()
 
 
 class _Cache:
@@ -275,7 +225,7 @@ class _Cache:
 
     async def _keep(self, key: str, generation: bytes, reply: Reply) -> Entry | Reply:
         lifetime_s, stale_s = _lifetimes(reply, self._default_s)
-        body = await _read(reply) if lifetime_s else reply.body
+        body = await read(reply.body, _LARGEST) if lifetime_s else reply.body
         if not lifetime_s or isinstance(body, Stream):
             self._let_pass(key, _PERSONAL_S)
             await self._quietly(RELEASE, (f"nozie:gateway:fetching:{key}",))
@@ -368,16 +318,6 @@ def _lifetimes(reply: Reply, default_s: int) -> tuple[int, int]:
     age = directives.get("s-maxage", directives.get("max-age", ""))
     strict = {"must-revalidate", "proxy-revalidate"} & directives.keys()
     return int(age) if age.isdecimal() else 0, 0 if strict else _STALE_S
-
-
-async def _read(reply: Reply) -> bytes | Stream:
-    if isinstance(reply.body, bytes):
-        return reply.body
-    if reply.body.length is not None and reply.body.length > _LARGEST:
-        return reply.body
-    reader = _Reader(reply.body)
-    reply.body.attach(reader)
-    return await reader.read
 
 
 def _serve(exchange: Exchange, entry: Entry, result: str, now: float) -> Reply:

@@ -62,11 +62,13 @@ def arrive(
     trusted: Networks,
     pattern: re.Pattern[str] | None = None,
     scheme: str = "http",
+    unsaid: frozenset[bytes] = frozenset(),
+    appends: bool = True,
 ) -> Exchange:
     """Build the exchange; names in `headers` are in lower case.
 
     `scheme` is what the connection itself speaks. `pattern` tells addresses of trusted proxies,
-    too, as Spring's `trusted-proxies` does.
+    too, as Spring's `trusted-proxies` does. `unsaid` and `appends` are switches of the estate's.
 
     Raises:
         RefusedError: malformed, ambiguous or forged beyond repair.
@@ -95,7 +97,9 @@ def arrive(
     exchange.expects = _expects(taken.get(b"expect"), version)
     if pattern is not None:
         trusted = _also_trusted(peer, taken.get(b"x-forwarded-for", b""), trusted, pattern)
-    _say_where_from(exchange, taken, trusted)
+    _say_where_from(exchange, taken, trusted, appends=appends)
+    if unsaid:
+        exchange.headers = [held for held in exchange.headers if held[0] not in unsaid]
     return exchange
 
 
@@ -172,7 +176,9 @@ def _also_trusted(peer: str, given: bytes, trusted: Networks, pattern: re.Patter
     return trusted
 
 
-def _say_where_from(exchange: Exchange, taken: dict[bytes, bytes], trusted: Networks) -> None:
+def _say_where_from(
+    exchange: Exchange, taken: dict[bytes, bytes], trusted: Networks, *, appends: bool
+) -> None:
     """Write fresh forwarding headers; a trusted proxy's are continued, a stranger's forgotten."""
     peer = exchange.peer
     if not (trusted and is_within(peer, trusted)):
@@ -183,7 +189,7 @@ def _say_where_from(exchange: Exchange, taken: dict[bytes, bytes], trusted: Netw
     exchange.scheme = _one_of(taken.get(b"x-forwarded-proto"), r"https?") or exchange.scheme
     exchange.headers += _forwarding(
         exchange.client,
-        f"{given}, {peer}" if given else peer,
+        f"{given}, {peer}" if given and appends else peer,
         _one_of(taken.get(b"x-forwarded-host"), _HOST.pattern.decode()) or exchange.host,
         _one_of(taken.get(b"x-forwarded-port"), r"\d{1,5}") or _port(exchange.host),
         exchange.scheme,

@@ -305,6 +305,31 @@ def test_a_killed_worker_and_a_reload_cost_few_or_none(door):
         load.well()
 
 
+def test_workers_that_are_replaced_by_and_by_cost_nothing(service, store):
+    """Each ends after some 40 connections: `nozie.server.max-requests`."""
+    running = Gateway(
+        {**settings(store), f"{SIMPLE}.notification-service[0].uri": address(service)},
+        *("--max-requests", "40", "--max-requests-jitter", "20"),
+    )
+    seen: set[int] = set()
+    try:
+        with Load(running, rate=4 * RATE) as load:
+
+            def several() -> bool:
+                seen.update(running.workers())
+                return len(seen) >= 8
+
+            eventually(several, 60)
+        assert set(load.since(0)) == {200}, load.since(0)
+        log.info("workers_replaced", count=len(seen) - 2, requests=len(load.seen))
+    finally:
+        running.stop()
+
+
+def address(service: Service) -> str:
+    return f"http://127.0.0.1:{service.ports[0]}"
+
+
 def test_slow_clients_and_idle_connections_hold_nobody_up(door):
     held = [door.open() for _ in range(1000)]
     try:

@@ -156,6 +156,12 @@ class Upstream:
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd")
         return False
 
+    def endless_head(self, client, *_):
+        client.sendall(b"HTTP/1.1 200 OK\r\n")
+        for number in range(10_000):
+            client.sendall(b"X-%d: %b\r\n" % (number, b"x" * 1000))
+        return False
+
     def half(self, client, *_):
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
         return False

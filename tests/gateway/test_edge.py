@@ -281,7 +281,7 @@ def test_a_body_over_the_limit_is_413(gateway, chunked):
         assert Answer(everything(client)).status == 413
 
 
-@pytest.mark.parametrize("path", ["stall", "reset", "garbage", "two-lengths"])
+@pytest.mark.parametrize("path", ["stall", "reset", "garbage", "two-lengths", "endless-head"])
 def test_an_upstream_without_a_usable_answer_gives_the_fallback(gateway, path):
     answer = gateway.ask(f"/search/{path}")
     assert (answer.status, answer.json()["status"]) == (503, 503)

@@ -353,3 +353,74 @@ def test_a_filter_that_cannot_be_built_says_so(text):
 
 def test_a_filter_file_bears_its_yaml_name():
     assert all(FILTERS[name].__name__.replace("_", "") == name.lower() for name in FILTERS)
+
+
+SECRET = b'{"id":1,"token":"x","items":[{"id":2,"token":"y"}],"owner":{"token":"z"}}'
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("token", b'{"id":1,"items":[{"id":2,"token":"y"}],"owner":{"token":"z"}}'),
+        ("token,true", b'{"id":1,"items":[{"id":2}],"owner":{}}'),
+        ("token,items,false", b'{"id":1,"owner":{"token":"z"}}'),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_attributes_of_json_are_taken_out(names, expected, streamed):
+    body: Any = SECRET
+    if streamed:
+        body = Stream(NOBODY)
+        body.feed(SECRET[:20])
+        body.feed(SECRET[20:])
+        body.end()
+    answer = Reply(200, [(b"Content-Type", b"application/json;charset=UTF-8")], body)
+    asked = request(headers=[(b"accept-encoding", b"gzip"), (b"accept", b"*/*")])
+    reply, seen = await through(
+        f"RemoveJsonAttributesResponseBody={names}", asked, Upstream(answer)
+    )
+    assert reply.body == expected
+    assert seen[0].headers == [(b"accept", b"*/*")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ([(b"Content-Encoding", b"gzip")], b"\x1f\x8b"),
+        ([], b'{"token":'),
+        ([], b"[" * 100_000),
+        ([], b'"' + b"x" * (1024 * 1024 + 1) + b'"'),
+    ],
+    ids=["encoded", "no JSON", "too deep", "too large"],
+)
+async def test_what_cannot_be_looked_into_is_not_passed_on(headers, body):
+    stream = Stream(Quiet(), len(body))
+    stream.feed(body)
+    stream.end()
+    answer = Reply(200, [(b"Content-Type", b"application/json"), *headers], stream)
+    with pytest.raises(UpstreamError):
+        await through("RemoveJsonAttributesResponseBody=token", None, Upstream(answer))
+
+
+class Quiet:
+    """The other end of a connection that does as it is told."""
+
+    def pause_reading(self):
+        pass
+
+    resume_reading = abandon = pause_reading
+
+
+async def test_what_is_no_json_passes_and_a_session_is_none():
+    answer = Reply(200, [(b"Content-Type", b"text/html")], b'{"token":1}')
+    reply, _ = await through("RemoveJsonAttributesResponseBody=token", None, Upstream(answer))
+    assert reply.body == b'{"token":1}'
+    reply, _ = await through("SaveSession")
+    assert reply.status == 200
+
+
+async def test_the_status_of_the_upstream_is_told_where_a_name_is_given_for_it():
+    options = {"set-status.original-status-header-name": "X-Original"}
+    given = replace(tools(), option=options.get)
+    reply, _ = await through("SetStatus=401", given=given)
+    assert (reply.status, (b"X-Original", b"200") in reply.headers) == (401, True)

@@ -109,10 +109,16 @@ def test_webhook_and_actuator_are_never_counted():
 
 
 def arrived(
-    *headers, method=b"GET", target=b"/api/movies", version="1.1", peer="9.9.9.9", trusted=()
+    *headers,
+    method=b"GET",
+    target=b"/api/movies",
+    version="1.1",
+    peer="9.9.9.9",
+    trusted=(),
+    **more,
 ):
     lines = [(b"host", b"api.nozie.app"), *headers]
-    return arrive(method, target, version, lines, peer=peer, trusted=trusted)
+    return arrive(method, target, version, lines, peer=peer, trusted=trusted, **more)
 
 
 FORGED = [
@@ -180,6 +186,32 @@ def test_a_trusted_proxy_is_continued_to_the_right_most_stranger():
     assert exchange.client == "7.7.7.7"
     assert exchange.header(b"x-forwarded-for") == b"6.6.6.6, 7.7.7.7, 10.0.0.2, 10.0.0.1"
     assert exchange.header(b"x-forwarded-proto") == b"https"
+
+
+def test_an_estate_says_what_services_are_told_of_the_way_here():
+    unsaid = frozenset({b"x-forwarded-host", b"forwarded"})
+    exchange = arrived(
+        (b"x-forwarded-for", b"7.7.7.7"), peer="10.0.0.1", trusted=[ip_network("10.0.0.0/8")],
+        unsaid=unsaid, appends=False, scheme="https",
+    )  # fmt: skip
+    told = dict(exchange.headers)
+    assert not unsaid & told.keys()
+    assert (exchange.client, told[b"x-forwarded-for"]) == ("7.7.7.7", b"10.0.0.1")
+    assert (told[b"x-forwarded-proto"], told[b"x-forwarded-port"]) == (b"https", b"443")
+
+
+def test_springs_switches_of_forwarding_headers():
+    prefix = "spring.cloud.gateway.server.webflux"
+    switched = {
+        "x-forwarded.port-enabled": "false",
+        "forwarded.enabled": "false",
+        "x-forwarded.for-append": "false",
+    }
+    found = Settings.of(Properties.of({f"{prefix}.{key}": v for key, v in switched.items()}))
+    assert found.unsaid == {b"x-forwarded-port", b"forwarded"}
+    assert not found.appends
+    none = Settings.of(Properties.of({f"{prefix}.x-forwarded.enabled": "false"}))
+    assert len(none.unsaid) == 4
 
 
 @pytest.mark.parametrize(
