@@ -324,7 +324,7 @@ def test_a_safe_request_goes_to_the_next_instance_when_one_refuses(gateway):
 
 
 def test_a_hint_is_an_order(gateway):
-    """The dead instance is the only one of its kind: whoever asks for that kind gets nobody else."""
+    """The dead instance is the only one of its kind: who asks for that kind gets nobody else."""
     hints = {"canary": 503, "of a kind that nobody is": 200}
     for hint, expected in hints.items():
         answer = gateway.ask("/api/customers/1", Authorization=bearer(7), X_SC_LB_Hint=hint)
