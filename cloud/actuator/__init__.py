@@ -6,6 +6,7 @@ Everybody may ask whether the service is well. Why, and everything else, is for
 
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from flask import Blueprint, Flask, Response, request
 from prometheus_client.exposition import choose_encoder
@@ -27,8 +28,8 @@ from cloud.actuator.access import Access
 from cloud.actuator.answers import V2, answer, media_type
 from cloud.actuator.health import Check, Component, Health
 from cloud.actuator.mappings import ROUTES
-from cloud.config import Environment
-from cloud.config.management import base_path
+from cloud.config import Environment, Properties
+from cloud.config.management import base_path, name_of
 from cloud.errors import NotFoundError
 
 __all__ = ["ROUTES", "Check", "install"]
@@ -80,9 +81,9 @@ def install(
         ConfigurationError: a `management` property cannot be used.
     """
     access, health = Access(environment), Health(environment, checks, essential)
-    endpoints = _Endpoints(access, health)
+    endpoints = _Endpoints(environment.properties, access, health)
     meters.install(environment)
-    rooms = Blueprint("actuator", __name__, url_prefix=base_path(environment.properties))
+    rooms = _Rooms(environment.properties)
     rooms.get("")(endpoints.index)
     rooms.get("/health", endpoint="health")(endpoints.health)
     rooms.get("/health/<path:name>", endpoint="health-path")(endpoints.health)
@@ -92,7 +93,11 @@ def install(
     for add in _GROUPS:
         endpoints.links.update(add(rooms, environment))
     endpoints.links.update(links)
-    access.known.update(path.split("/")[1] for path in endpoints.links.values() if path)
+    access.known.update(
+        (name_of(environment.properties, path.split("/")[1]), path.split("/")[1])
+        for path in endpoints.links.values()
+        if path
+    )
     # For the whole application: the house's own endpoints are no rooms of ours.
     app.before_request(access.guard)
     app.after_request(access.allow_origin)
@@ -104,15 +109,37 @@ def install(
             )
 
 
+class _Rooms(Blueprint):
+    """The blueprint of all endpoints; their rules open with an id, which may be mapped."""
+
+    def __init__(self, properties: Properties) -> None:
+        super().__init__("actuator", __name__, url_prefix=base_path(properties))
+        self._properties = properties
+
+    def add_url_rule(self, rule: str, *given: Any, **more: Any) -> None:
+        super().add_url_rule(_mapped(self._properties, rule), *given, **more)
+
+
+def _mapped(properties: Properties, path: str) -> str:
+    """Call the endpoint that a path opens with as configuration does."""
+    _, slash, below = path.partition("/")
+    name, *rest = below.split("/")
+    return slash + "/".join((name_of(properties, name), *rest)) if name else path
+
+
 class _Endpoints:
-    def __init__(self, access: Access, health: Health) -> None:
+    def __init__(self, properties: Properties, access: Access, health: Health) -> None:
+        self._properties = properties
         self._access = access
         self._health = health
         self.links = dict(_LINKS)
 
     def index(self) -> Response:
         links = {
-            name: {"href": f"{request.base_url}{path}", "templated": "{" in path}
+            name: {
+                "href": f"{request.base_url}{_mapped(self._properties, path)}",
+                "templated": "{" in path,
+            }
             for name, path in self.links.items()
             if not path or self._access.exposes(path.split("/")[1])
         }

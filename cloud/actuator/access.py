@@ -41,12 +41,12 @@ class Access:
     """The rules of one instance; a refresh takes effect with the next request.
 
     Attributes:
-        known: ids of the endpoints that there are.
+        known: ids of the endpoints that there are, by what they are called in paths.
     """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self.known: set[str] = set()
+        self.known: dict[str, str] = {}
         self._base = base_path(environment.properties)
         self._ensure_known(environment.properties)
         environment.require(self._ensure_known)
@@ -76,16 +76,16 @@ class Access:
             NotFoundError: the endpoint is not exposed.
             DeniedError: the client's network, or this verb, is not among the allowed.
         """
-        name = self._endpoint(request.path)
-        if name is None or name == _HEALTH:
+        called = self._endpoint(request.path)
+        # Settings are read for names that we know, not for whatever a client thinks of.
+        name = self.known.get(called or "")
+        if called is None or name == _HEALTH:
             return
-        if name and name not in self.known:
-            return  # nobody has it, nor asks for settings of whatever a client thinks of
         if name and not self.exposes(name):
             raise NotFoundError("No such endpoint")
         if not self.trusts_client():
             raise DeniedError("Not for this network")
-        if request.method in _READS:
+        if request.method in _READS or name is None:
             return
         if self._access(name) != "unrestricted":
             key = f"management.endpoint.{name}.access"
@@ -94,7 +94,7 @@ class Access:
             raise DeniedError("Not for pages of other sites")
 
     def _endpoint(self, path: str) -> str | None:
-        """Return the id in a path, empty for the index, None for all that is no endpoint."""
+        """Return what a path calls the endpoint, empty for the index, None outside of it all."""
         below = path.removeprefix(self._base)
         if below == path or (below and below[0] != "/"):
             return None

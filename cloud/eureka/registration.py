@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from cloud.config import Properties
-from cloud.config.management import base_path
+from cloud.config.management import base_path, name_of
 from cloud.envelope import zoned_date_time
 
 
@@ -65,7 +65,7 @@ class Registration:
         # Links that open: by TLS where nothing else is offered.
         base = f"https://{called}:{secure}" if tls and not plain else f"http://{called}:{served}"
         actuator = base_path(properties)
-        health = own.text("health-check-url-path", f"{actuator}/health")
+        health = own.text("health-check-url-path", f"{actuator}/{name_of(properties, 'health')}")
         renewal = own.span("lease-renewal-interval-in-seconds", 30)
         return cls(
             instance_id=instance_id,
@@ -80,7 +80,9 @@ class Registration:
             secure_vip=own.text("secure-virtual-host-name", properties.application),
             home_page_url=own.text("home-page-url", base + own.text("home-page-url-path", "/")),
             status_page_url=own.text(
-                "status-page-url", base + own.text("status-page-url-path", f"{actuator}/info")
+                "status-page-url",
+                base
+                + own.text("status-page-url-path", f"{actuator}/{name_of(properties, 'info')}"),
             ),
             health_check_url=own.text("health-check-url", base + health),
             secure_health_check_url=own.text(

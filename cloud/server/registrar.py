@@ -23,7 +23,7 @@ import structlog
 
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
-from cloud.config.management import base_path
+from cloud.config.management import base_path, name_of
 from cloud.errors import CloudError, ConfigurationError, UnavailableError
 from cloud.eureka import folder, health
 from cloud.eureka.link import Link, LinkError
@@ -151,7 +151,8 @@ class _Watch:
         self._orders = orders
         # Closed after each answer: kept, it would be cut whenever the worker behind is replaced.
         self._house = Link(base, _PROBE_TIMEOUT, _PROBE_TIMEOUT, None)
-        self._readiness = f"{base_path(properties)}/health/readiness"
+        called = name_of(properties, "health")
+        self._readiness = f"{base_path(properties)}/{called}/readiness"
         self._run = run
         self._turn = threading.Lock()
         self._written: bytes | None = None

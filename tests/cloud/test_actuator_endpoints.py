@@ -217,6 +217,20 @@ def test_another_base_path(make):
     assert get(client, "/info").status_code == 404
 
 
+def test_an_endpoint_by_another_name(make):
+    base = "management.endpoints.web.path-mapping"
+    client = make(**{f"{base}.health": "healthcheck", f"{base}.env": "/settings"})
+    assert client.get("/actuator/healthcheck/readiness").json["status"] == "UP"
+    assert get(client, "/health").status_code == get(client, "/env").status_code == 404
+    assert get(client, "/settings").status_code == 200
+    assert get(client, "/settings", OUTSIDE).status_code == 403
+    links = get(client).json["_links"]
+    assert links["env-toMatch"]["href"] == "http://localhost/actuator/settings/{toMatch}"
+    closed = make(**{f"{base}.env": "settings", f"{OWN}.env.access": "none"})
+    assert get(closed, "/settings").status_code == 404
+    assert "env" not in get(closed).json["_links"]
+
+
 # --- health
 
 
@@ -258,6 +272,7 @@ def test_probes_on_the_main_port(make):
         ({f"{OWN}.health.group.x.include": "db,nobody"}, "members that do not exist: nobody"),
         ({f"{OWN}.health.group.x.additional-path": "/healthz"}, "is not server:/<segment>"),
         ({"management.endpoints.web.base-path": "/"}, "must not be /"),
+        ({"management.endpoints.web.path-mapping.env": "a/b"}, "is not one segment of a path"),
     ],
 )
 def test_settings_that_cannot_be_used_stop_the_start(make, settings, text):
