@@ -4,8 +4,11 @@
 """
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from functools import partial
+from threading import Lock
+from typing import Any, TypeVar
 
+import structlog
 from flask import Flask, current_app
 
 from cloud.config import Environment, Properties
@@ -49,6 +52,11 @@ __all__ = [
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
+_ANEW = "deps.anew"
+_renewing = Lock()
+
 
 def install(
     app: Flask,
@@ -84,8 +92,8 @@ def lean_on(
 ) -> None:
     """Keep `app.extensions["deps"]`: made now, and again, as a whole, after every refresh.
 
-    A request that has begun ends with what it began with. To be called after all other `install`s:
-    what `connect` makes may lean on what follows a refresh there.
+    Made again by the first request that needs it: companions, which have the application from the
+    fork, build nothing. A request that has begun ends with what it began with.
 
     Args:
         app: the house's application.
@@ -95,18 +103,35 @@ def lean_on(
         checks: read settings; raise ConfigurationError for those that must not come in force.
     """
 
-    def connect_anew(_properties: Properties, _changed: frozenset[str]) -> None:
-        app.extensions["deps"] = connect()
+    def forget(_properties: Properties, _changed: frozenset[str]) -> None:
+        app.extensions[_ANEW] = partial(connect)  # told apart from that of another refresh
 
     for check in checks:
         environment.require(check)
     app.extensions["deps"] = connect()
-    environment.subscribe(connect_anew)
+    environment.subscribe(forget)
 
 
 def current(kind: type[T]) -> T:
     """Return the frozen list of what the house leans on: `app.extensions["deps"]`."""
+    if _ANEW in current_app.extensions:
+        _renew(current_app.extensions)
     deps = current_app.extensions["deps"]
     if not isinstance(deps, kind):
         raise TypeError(f"deps is no {kind.__name__}")
     return deps
+
+
+def _renew(extensions: dict[str, Any]) -> None:
+    """Make the list anew; who asks meanwhile waits. One that cannot be made leaves the old."""
+    with _renewing:
+        connect = extensions.get(_ANEW)
+        if connect is None:
+            return
+        try:
+            extensions["deps"] = connect()
+        except Exception:
+            log.exception("refresh_without_effect")
+        # Only now: who does not find it any more must find the new list.
+        if extensions.get(_ANEW) is connect:
+            del extensions[_ANEW]
