@@ -26,7 +26,7 @@ from tests.cloud.door import Door
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 15) -> Any:
+def eventually(holds: Callable[[], Any], seconds: float = 30) -> Any:
     """Return what `holds` gives as soon as it is truthy."""
     limit = time.monotonic() + seconds
     while not (found := holds()):

@@ -185,10 +185,10 @@ def test_a_refresh_over_http_reaches_the_registrar(config_url, eureka_url, tmp_p
     given = QUICK | {"eureka.client.service-url.defaultZone": eureka_url}
     served = Refreshed(Estate("test").site.path("config"), config_url, tmp_path / "run", given)
     try:
-        eventually(lambda: status(eureka_url, served.name) == "UP", seconds=30)
+        eventually(lambda: status(eureka_url, served.name) == "UP")
         before = listed(eureka_url, served.name)
         served.write(given | {"eureka.instance.metadata-map.zone": "west"})
-        assert served.post("/refresh").json() == ["eureka.instance.metadata-map.zone"]
+        assert "eureka.instance.metadata-map.zone" in served.post("/refresh").json()
 
         def told() -> bool:
             after = listed(eureka_url, served.name)
