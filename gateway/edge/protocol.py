@@ -469,8 +469,11 @@ class Connection(asyncio.Protocol):
     def expire(self) -> None:
         """A deadline has passed: which one follows from what we wait for."""
         self.deadline = inf
-        if self._lingering or (self._current is None and not self._head_open):
+        if self._lingering:
             self._transport.abort()
+        elif self._current is None and not self._head_open:
+            unread = self._transport.get_write_buffer_size()
+            self._transport.abort() if unread else self._transport.close()
         elif self._head_open and self._current is None:
             self._refuse(RefusedError(408, "Request head did not arrive in time"))
         elif self._stream is not None:
@@ -489,16 +492,14 @@ class Connection(asyncio.Protocol):
         return until > self._edge.loop.time()
 
     def drain(self) -> None:
-        """The worker stops: close when idle, else after the present answer.
+        """The worker stops: close after the next answer, which says so, or when none is asked for.
 
-        A connection that has not asked yet has a request under way: it is answered first.
+        A request may be under way on a connection that looks idle, also on one that has not asked
+        yet. To close under it would fail it, and not every client asks again.
         """
         self.closing = True
         if self._current is None and not self._lingering and not self._head_open:
-            if self._status:
-                self._transport.close()
-            else:
-                self.deadline = min(self.deadline, self._edge.loop.time() + _FIRST_S)
+            self.deadline = min(self.deadline, self._edge.loop.time() + _FIRST_S)
 
     def end_events(self) -> None:
         """End an endless answer in good order; its reader connects again, elsewhere."""

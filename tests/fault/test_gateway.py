@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
 
@@ -116,6 +117,8 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+        took = {f"p{share:.0%}"[:-1]: round(self.slowest(0, share), 3) for share in (0.5, 0.99, 1)}
+        log.info("load_ended", path=self._path, seen=dict(self.since(0)), **took)
 
     def until(self, more: int) -> None:
         """Let so many more requests be answered."""
@@ -305,21 +308,55 @@ def test_a_killed_worker_and_a_reload_cost_few_or_none(door):
         load.well()
 
 
-def test_workers_that_are_replaced_by_and_by_cost_nothing(service, store):
-    """Each ends after some 40 connections: `nozie.server.max-requests`."""
+class Kept(Load):
+    """The same on kept connections, by clients that never ask twice."""
+
+    def _run(self) -> None:
+        client = HTTPConnection("127.0.0.1", self._gateway.port, timeout=15)
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                client.request("GET", self._path, headers={"Authorization": self._auth})
+                answer = client.getresponse()
+                answer.read()
+                status = answer.status
+            except (OSError, HTTPException):
+                client.close()
+                status = 0
+            self.seen.append((began, status, time.monotonic() - began))
+        client.close()
+
+
+@pytest.mark.parametrize("kind", [Load, Kept], ids=["new connections", "kept connections"])
+def test_workers_that_are_replaced_by_and_by_cost_nothing(service, store, kind):
+    """Each ends after some 40 connections (`nozie.server.max-requests`), and twice all at once."""
     running = Gateway(
-        {**settings(store), f"{SIMPLE}.notification-service[0].uri": address(service)},
-        *("--max-requests", "40", "--max-requests-jitter", "20"),
+        {
+            **settings(store),
+            f"{SIMPLE}.notification-service[0].uri": address(service),
+            "server.address": "127.0.0.1",
+            "nozie.server.max-requests": 40,
+        },
+        *("-c", "python:cloud.server"),
     )
     seen: set[int] = set()
+
+    def replaced(more: int) -> None:
+        wanted = len(seen) + more
+
+        def several() -> bool:
+            seen.update(running.workers())
+            return len(seen) >= wanted
+
+        eventually(several, 60)
+
     try:
-        with Load(running, rate=4 * RATE) as load:
-
-            def several() -> bool:
-                seen.update(running.workers())
-                return len(seen) >= 8
-
-            eventually(several, 60)
+        with kind(running, rate=4 * RATE) as load:
+            replaced(2)
+            for _ in range(2):
+                running.process.send_signal(signal.SIGHUP)
+                replaced(2)
+                load.until(RATE)
         assert set(load.since(0)) == {200}, load.since(0)
         log.info("workers_replaced", count=len(seen) - 2, requests=len(load.seen))
     finally:

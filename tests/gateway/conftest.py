@@ -284,7 +284,8 @@ class Gateway:
 
     def workers(self) -> list[int]:
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()]
+        children = [int(pid) for pid in path.read_text().split()]
+        return [pid for pid in children if _is_worker(pid)]
 
     def peak_mib(self) -> int:
         """The most memory that a worker ever had resident."""
@@ -302,6 +303,13 @@ class Gateway:
             assert self.process.stdout is not None
             self.process.stdout.close()
             self._run.cleanup()
+
+
+def _is_worker(pid: int) -> bool:
+    """Tell workers from companions, by what they are called."""
+    with suppress(OSError):
+        return b": worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 class Answer:
