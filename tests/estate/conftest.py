@@ -52,7 +52,7 @@ def platform(estate: Estate) -> Estate:
     return estate
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def neighbour(platform: Estate) -> Iterator[Neighbour]:
     port = free_port()
     program = programs.neighbour(platform.site, port, more=PROOF)
