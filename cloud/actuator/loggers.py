@@ -127,7 +127,8 @@ class _Endpoint:
     def set(self, name: str) -> Response:
         """Take `{"configuredLevel": "DEBUG"}`; null, nothing, or no body resets."""
         level = _level()
-        if len(name) > _LONGEST or len(self._levels.set) >= _MOST:
+        known = _spelled(name) in self._levels.set or len(self._levels.set) < _MOST
+        if len(name) > _LONGEST or not known:
             raise InvalidError("Too many loggers, or too long a name")
         members = logging.groups(self._properties).get(name, ())
         log.info("log_level_set", logger=name, level=level)
