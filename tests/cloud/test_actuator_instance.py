@@ -112,7 +112,8 @@ def test_a_level_that_is_set_once_holds_everywhere_until_it_is_reset(instance):
     everybody = {"registrar", "greeter", "worker-1", "worker-2"}
     eventually(lambda: instance.levels() == dict.fromkeys(everybody, "ERROR"))
     assert instance.put(LOGGER, "DEBUG") == 204
-    assert instance.levels() == dict.fromkeys(everybody, "DEBUG")
+    # At once, but for a process that the machine has kept waiting.
+    eventually(lambda: instance.levels() == dict.fromkeys(everybody, "DEBUG"))
 
     killed = min(instance.workers())
     os.kill(killed, signal.SIGKILL)
@@ -124,7 +125,7 @@ def test_a_level_that_is_set_once_holds_everywhere_until_it_is_reset(instance):
     assert set(levels.values()) == {"DEBUG"}
 
     assert instance.put(LOGGER, None) == 204
-    assert instance.levels() == dict.fromkeys(levels, "ERROR")
+    eventually(lambda: instance.levels() == dict.fromkeys(levels, "ERROR"))
     told = instance.actuator(f"/loggers/{LOGGER}")
     assert told == {"configuredLevel": "ERROR", "effectiveLevel": "ERROR"}
 
