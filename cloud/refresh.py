@@ -170,9 +170,14 @@ class Scope:
 
     A pool whose settings change is made anew; the old one is retired once those who still hold it
     had time to finish. Spring Cloud's refresh scope, but without a break for who is not concerned.
+
+    Attributes:
+        failed: why the newest properties could not be built from, though they passed the checks;
+            what was built from older ones is still in use.
     """
 
     def __init__(self) -> None:
+        self.failed: str | None = None
         self._lock = threading.RLock()
         self._held: dict[str, _Part] = {}
 
@@ -224,6 +229,12 @@ def refresher(environment: Environment) -> Refresher:
 def scope(environment: Environment) -> Scope:
     """Give the process's one refresh scope for an instance."""
     return _scopes.setdefault(environment, Scope())
+
+
+def component(environment: Environment) -> dict[str, Any]:
+    """Give the health component `refreshScope`: DOWN when this process failed to build anew."""
+    failed = scope(environment).failed
+    return {"status": "DOWN", "details": {"error": failed}} if failed else {"status": "UP"}
 
 
 def settings_below(properties: Properties, *prefixes: str) -> Hashable:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from cloud import eureka
+from cloud import eureka, refresh
 from cloud.actuator import breakers
 from cloud.actuator.process import served
 from cloud.config import Environment, Properties
@@ -86,7 +86,7 @@ class Health:
             "livenessState": _UP.copy,
             "ping": _UP.copy,
             "readinessState": self._readiness_state,
-            "refreshScope": _UP.copy,
+            "refreshScope": lambda: refresh.component(environment),
         }
         self.groups(environment.properties)
         environment.require(self.groups)

@@ -13,6 +13,7 @@ from flask import Flask, current_app
 
 from cloud.config import Environment, Properties
 from cloud.errors import CloudError
+from cloud.refresh import scope
 from cloud.security import Principal
 from cloud.web import callers, document, failures, inputs, observed, settings
 from cloud.web.answers import created, ok, plain
@@ -104,7 +105,15 @@ def lean_on(
     """
 
     def forget(_properties: Properties, _changed: frozenset[str]) -> None:
-        app.extensions[_ANEW] = partial(connect)  # told apart from that of another refresh
+        app.extensions[_ANEW] = partial(connect_anew)  # told apart from that of another refresh
+
+    def connect_anew() -> None:
+        own = scope(environment)
+        try:
+            app.extensions["deps"], own.failed = connect(), None
+        except Exception as error:
+            log.exception("refresh_without_effect")
+            own.failed = str(error) if isinstance(error, CloudError) else type(error).__name__
 
     for check in checks:
         environment.require(check)
@@ -128,10 +137,7 @@ def _renew(extensions: dict[str, Any]) -> None:
         connect = extensions.get(_ANEW)
         if connect is None:
             return
-        try:
-            extensions["deps"] = connect()
-        except Exception:
-            log.exception("refresh_without_effect")
+        connect()
         # Only now: who does not find it any more must find the new list.
         if extensions.get(_ANEW) is connect:
             del extensions[_ANEW]

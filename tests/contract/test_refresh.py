@@ -10,6 +10,7 @@ import pytest
 from cloud import web
 from cloud.config import Environment
 from cloud.errors import ConfigurationError
+from cloud.refresh import component
 from cloud.testing import properties
 from tests.contract.houses import closed_clients
 
@@ -82,3 +83,15 @@ def test_a_setting_that_cannot_be_used_is_refused_by_name(house, name, key, valu
     environment, _ = house(name)
     with pytest.raises(ConfigurationError, match=key):
         environment.ensure(properties(f"{name}-service", {**STORES, key: value}))
+
+
+def test_what_passes_the_checks_and_cannot_be_built_leaves_the_old_and_shows_in_health(house):
+    environment, deps = house("payment")
+    before = deps()
+    broken = {"nozie.datasource.connect-timeout": "1s", "jwt.secret": "short"}
+    environment.replace(properties("payment-service", {**STORES, **broken}))
+    assert deps() is before
+    assert component(environment)["status"] == "DOWN"
+    environment.replace(properties("payment-service", STORES))
+    assert deps() is not before
+    assert component(environment) == {"status": "UP"}
