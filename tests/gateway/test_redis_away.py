@@ -128,7 +128,11 @@ def test_no_worker_believes_a_revoked_token_while_redis_is_away_or_empty(
     def statuses(authorization: str) -> set[int]:
         return {running.ask("/api/movies", Authorization=authorization).status for _ in range(40)}
 
+    def loaded() -> int:
+        return sum("routes_loaded" in line for line in running.lines)
+
     try:
+        eventually(lambda: loaded() == 3)
         if tried:
             # An identity service of the JVM writes the key alone: the one worker that is asked
             # tells the others.
@@ -144,7 +148,7 @@ def test_no_worker_believes_a_revoked_token_while_redis_is_away_or_empty(
         for worker in before[:2]:
             os.kill(worker, signal.SIGKILL)
         eventually(lambda: len(set(running.workers()) - set(before)) == 2)
-        eventually(lambda: sum("routes_loaded" in line for line in running.lines) >= 5)
+        eventually(lambda: loaded() == 5)
         assert statuses(revoked) == {401}
         own_redis.start()  # empty, and nobody has filled it yet
         eventually(lambda: sum("redis_back" in line for line in running.lines) >= 3)
