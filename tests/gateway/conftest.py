@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -33,7 +34,7 @@ ROUTES = "spring.cloud.gateway.server.webflux.routes"
 COMPAT_PORT = free_port()
 
 
-def eventually(held: Callable[[], object], wait_s: float = WAIT_S) -> object:
+def eventually(held: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
     """Poll until `held` gives something true; fail when it never does."""
     until = time.monotonic() + wait_s
     while time.monotonic() < until:

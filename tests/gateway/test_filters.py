@@ -238,7 +238,7 @@ async def test_a_client_that_goes_away_is_no_failure_of_the_upstream():
             await apply(request(), upstream)
 
 
-LIMITER = {
+LIMITER: dict[str, Any] = {
     "name": "RequestRateLimiter",
     "args": {
         "redis-rate-limiter.replenishRate": "1",

@@ -73,6 +73,10 @@ def changing(server, store, upstream, tmp_path_factory) -> Iterator[Changing]:
     found.close()
 
 
+def await_answers(statuses: Counter[int], wanted: int) -> None:
+    eventually(lambda: sum(statuses.values()) >= wanted)
+
+
 def test_routes_change_in_all_workers_under_load_without_a_failed_request(changing, upstream):
     statuses: Counter[int] = Counter()
     stop = threading.Event()
@@ -92,8 +96,7 @@ def test_routes_change_in_all_workers_under_load_without_a_failed_request(changi
             assert any(PREFIX in key for key in keys)
             # Once refresh has answered, no worker knows the old route.
             seen = len(upstream.heads)
-            wanted = sum(statuses.values()) + 12
-            eventually(lambda wanted=wanted: sum(statuses.values()) >= wanted)
+            await_answers(statuses, sum(statuses.values()) + 12)
             late = [head for head in upstream.heads[seen + 8 :] if b"/changing/" in head]
             assert late
             assert all(head.startswith(b"GET /turn%d/" % turn) for head in late)
