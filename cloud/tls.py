@@ -57,19 +57,10 @@ def serving(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLCont
     Raises:
         ConfigurationError: as `context`, or nothing is there to show.
     """
-    shown = [f"{prefix}.key-store", f"{prefix}.certificate"]
-    given = [key for key in shown if properties.get(key)]
-    if not properties.boolean(f"{prefix}.enabled", default=bool(given)):
+    made = _showing(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), properties, prefix)
+    if made is None:
         return None
-    if not given:
-        raise properties.wrong(shown[0], "is not set, nor is certificate")
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(["http/1.1"])
-    if given[0] == shown[0]:
-        _identify(made, properties, prefix)
-    else:
-        _show_files(made, properties, prefix)
     asked = properties.text(f"{prefix}.client-auth", "none").lower()
     if asked not in _ASKED:
         raise properties.wrong(f"{prefix}.client-auth", "is none of none, want, need")
@@ -79,6 +70,35 @@ def serving(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLCont
             made.load_verify_locations(_path(authority))
     elif made.verify_mode != ssl.CERT_NONE:
         _trust(made, properties, f"{prefix}.trust-store")
+    return made
+
+
+def to_oneself(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLContext | None:
+    """Build what an instance asks its own port by, on this machine; None when it speaks no TLS.
+
+    It shows the port's own certificate, and does not ask whether it may believe itself.
+
+    Raises:
+        ConfigurationError: as `serving`.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    return _showing(made, properties, prefix)
+
+
+def _showing(made: ssl.SSLContext, properties: "Properties", prefix: str) -> ssl.SSLContext | None:
+    shown = [f"{prefix}.key-store", f"{prefix}.certificate"]
+    given = [key for key in shown if properties.get(key)]
+    if not properties.boolean(f"{prefix}.enabled", default=bool(given)):
+        return None
+    if not given:
+        raise properties.wrong(shown[0], "is not set, nor is certificate")
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if given[0] == shown[0]:
+        _identify(made, properties, prefix)
+    else:
+        _show_files(made, properties, prefix)
     return made
 
 

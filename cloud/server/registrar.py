@@ -8,6 +8,7 @@ back.
 import fcntl
 import importlib
 import importlib.util
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -99,6 +100,16 @@ def _keep_lease(environment: Environment, orders: Orders, *, base: str, port: in
         _Watch(environment, orders, base=base, port=port, run=run).run()
 
 
+def _own_tls(properties: Properties) -> ssl.SSLContext | None:
+    """Build what the house is asked by, when its port speaks TLS."""
+    # gunicorn's own workers do not heed `server.ssl`; a worker class of a house's own may.
+    if properties.text("nozie.server.worker-class", "gthread") == "gthread":
+        return None
+    from cloud import tls  # noqa: PLC0415 - most instances need nothing of it
+
+    return tls.to_oneself(properties)
+
+
 @contextmanager
 def _only_one(path: Path, orders: Orders) -> Iterator[None]:
     """Wait for a predecessor of this instance to end: two voices could contradict each other."""
@@ -150,7 +161,9 @@ class _Watch:
         self._fetcher = fetcher(self._server, properties, utc_now)
         self._orders = orders
         # Closed after each answer: kept, it would be cut whenever the worker behind is replaced.
-        self._house = Link(base, _PROBE_TIMEOUT, _PROBE_TIMEOUT, None)
+        tls = _own_tls(properties)
+        own = base if tls is None else base.replace("http:", "https:", 1)
+        self._house = Link(own, _PROBE_TIMEOUT, _PROBE_TIMEOUT, tls)
         called = name_of(properties, "health")
         self._readiness = f"{base_path(properties)}/{called}/readiness"
         self._run = run

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pika
 import pytest
@@ -235,7 +236,7 @@ def test_an_older_copy_serves_while_a_fetch_hangs(gateway, movies):
     number = json.loads(body)["number"] + 1
     eventually(lambda: movies.asked["short"] == number)
     movies.go_on.clear()
-    stale = eventually(
+    stale: Any = eventually(
         lambda: (found := ask(gateway, "short")).headers["x-cache"] == "STALE" and found
     )
     assert (stale.status, stale.json()["number"]) == (200, number)

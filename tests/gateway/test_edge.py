@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import uuid
+from typing import Any
 
 import pytest
 
@@ -472,7 +473,7 @@ def test_an_operator_sees_routes_and_the_last_requests(gateway):
         found = gateway.ask("/actuator/httpexchanges").json()["exchanges"]
         return next((one for one in found if "/search/watched" in one["request"]["uri"]), None)
 
-    exchange = eventually(listed)
+    exchange: Any = eventually(listed)
     assert exchange["request"]["uri"].endswith("/search/watched?token=******&q=a")
     assert exchange["request"]["headers"]["authorization"] == ["******"]
     assert (exchange["principal"], exchange["response"]["status"]) == ({"name": "7"}, 200)

@@ -13,7 +13,8 @@ from cloud.config import Properties
 from cloud.errors import ConfigurationError
 from cloud.tls import serving
 from tests.cloud.certificates import Authority
-from tests.gateway.conftest import WAIT_S, Gateway, everything, settings
+from tests.gateway.conftest import WAIT_S, Gateway, eventually, everything, settings
+from tests.ports import free_port
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 
@@ -21,11 +22,13 @@ SIMPLE = "spring.cloud.discovery.client.simple.instances"
 class Sealed(Gateway):
     """Speaks TLS, so its clients do."""
 
-    def __init__(self, authority: Authority, changes: dict[str, object], own: str = "") -> None:
+    def __init__(
+        self, authority: Authority, changes: dict[str, object], *options: str, own: str = ""
+    ) -> None:
         self.client = ssl.create_default_context(cafile=authority.trust_pem())
         if own:
             self.client.load_cert_chain(own)
-        super().__init__(changes, workers=1)
+        super().__init__(changes, *options, workers=1)
 
     def open(self, source: str = "127.0.0.1", port: int = 0) -> socket.socket:
         return self.client.wrap_socket(super().open(source, port), server_hostname="127.0.0.1")
@@ -104,6 +107,30 @@ def test_a_client_without_a_certificate_stays_out_where_one_is_needed(
         door.client = ssl.create_default_context(cafile=authority.trust_pem())
         with suppress(ssl.SSLError, ConnectionError):
             assert not door.say(b"GET /search/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    finally:
+        door.stop()
+
+
+def test_an_instance_that_speaks_tls_and_wants_certificates_knows_that_it_is_ready(
+    authority, store, tmp_path
+):
+    """Its registrar asks by the same port; whether a registry hears of it does not matter here."""
+    door = Sealed(
+        authority,
+        {
+            **settings(store),
+            **in_files(authority, tmp_path),
+            "server.ssl.client-auth": "need",
+            "server.ssl.trust-certificate": authority.trust_pem(),
+            "server.address": "127.0.0.1",
+            "eureka.client.enabled": True,
+            "eureka.client.service-url.defaultZone": f"http://127.0.0.1:{free_port()}/eureka/",
+        },
+        *("-c", "python:cloud.server"),
+        own=authority.key_pem("client"),
+    )
+    try:
+        eventually(lambda: any("readiness_changed" in line and "UP" in line for line in door.lines))
     finally:
         door.stop()
 
