@@ -57,7 +57,14 @@ format: $(STAMP) ## ruff's formatter and fixes
 	@$(VENV)/bin/ruff format $(CODE)
 
 test: check      ## check, unit, contract and system tests, on servers that the run starts itself
+ifdef TESTS
 	@$(VENV)/bin/python -m pytest $(TESTS)
+else
+	@# First what shares servers, in two processes; then what stops and starts them.
+	@NOZIE_TEST_KEEP=1 $(VENV)/bin/python -m pytest -n 2 --dist loadgroup \
+	  -m "not system and not swap"; first=$$?; \
+	$(VENV)/bin/python -m pytest -m "system and not swap" && exit $$first
+endif
 
 swap: $(STAMP)   ## the journey with each service in turn replaced by a JVM one (3 minutes)
 	@$(VENV)/bin/python -m pytest -m swap tests/estate $(TESTS)
@@ -68,7 +75,7 @@ bench: $(STAMP)  ## our gateway, Spring Cloud Gateway and nginx, measured in tur
 storm: $(STAMP)  ## 10,000 payments while processes are killed and servers restarted, then counted
 	@$(VENV)/bin/python -m bench.payments $(STORM)
 
-idle: $(STAMP)  ## 2,000 streams and 10,000 connections that rest: memory, and whether others notice
+idle: $(STAMP)   ## 2,000 streams and 10,000 connections that rest: memory, and whether others notice
 	@$(VENV)/bin/python -m bench.idle $(IDLE)
 
 rolling: $(STAMP) ## a service restarted one by one under 200 requests a second, and who noticed

@@ -9,7 +9,8 @@ import fcntl
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg2
@@ -24,6 +25,19 @@ from deploy.local.servers import GUEST
 
 def _setting(name: str) -> str | None:
     return os.environ.get(name)  # noqa: TID251 - how a run is told which servers to use
+
+
+# Folders whose tests hear of each other when they run side by side: Redis has one set of channels.
+_TOGETHER = {"contract": "notification"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each folder's tests in one process, where several share the work (`make test`)."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        item.add_marker(pytest.mark.xdist_group(_TOGETHER.get(folder, folder)))
+        if folder == "estate":
+            item.add_marker(pytest.mark.system)
 
 
 @pytest.fixture(scope="session")
@@ -126,14 +140,25 @@ def database(postgres_admin, template: str) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def redis_url(server) -> Iterator[str]:
-    """An emptied logical database of the real Redis."""
-    number = int(uuid.uuid4()) % 60 + 1
-    url = f"redis://{server('NOZIE_TEST_REDIS', 'redis')}/{number}"
-    client = redis.Redis.from_url(url)
-    client.flushdb()
-    yield url
-    client.flushdb()
-    client.close()
+    """An emptied logical database of the real Redis, of this test alone."""
+    folder = Estate("test").site.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        number = next(n for n in range(1, 61) if _is_ours(folder / f"redis.{n}.lock", held))
+        url = f"redis://{server('NOZIE_TEST_REDIS', 'redis')}/{number}"
+        client = held.enter_context(redis.Redis.from_url(url))
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+def _is_ours(path: Path, held: ExitStack) -> bool:
+    lock = held.enter_context(path.open("w"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @pytest.fixture
