@@ -31,6 +31,7 @@ def _setting(name: str) -> str | None:
 _TOGETHER = {"contract": "notification"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before the plugin that looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep each folder's tests in one process, where several share the work (`make test`)."""
     for item in items:

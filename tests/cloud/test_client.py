@@ -15,6 +15,7 @@ from cloud.config import Environment
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import view
 from cloud.testing import properties
+from tests.ports import free_port
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances.movie-service"
 BREAKER = "resilience4j.circuitbreaker.configs.default"
@@ -155,9 +156,8 @@ def caller() -> Iterator[None]:
 
 @pytest.fixture
 def closed_port() -> str:
-    """An address that refuses: nobody listens there any more."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    """An address that refuses: nobody listens there."""
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_what_is_sent(upstream, caller):

@@ -3,7 +3,6 @@
 import base64
 import json
 import smtplib
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -43,6 +42,7 @@ from notification.domain import (
 )
 from notification.schema import dump_letter, parse_letter
 from tests.contract.client import checked
+from tests.ports import free_port
 
 NOW = utc_now()
 RECEIPT = Letter(
@@ -66,8 +66,7 @@ class MailServer:
         self.on_recipient = "250 OK"
         self.on_data = "250 OK"
         self.logins: list[bytes] = []
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._controller = Controller(self, "127.0.0.1", self.port, **options)
         self._controller.start()
 

@@ -22,6 +22,7 @@ from cloud.web import streams
 from notification import app, service
 from notification.schema import dump_push
 from tests.notification.test_stream import Reader, draft, until
+from tests.ports import free_port
 
 ROOT = Path(app.__file__).parents[1]
 
@@ -30,8 +31,7 @@ class Served:
     """One worker with two threads."""
 
     def __init__(self, values: dict[str, str], log: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._log = log.open("wb")
         worker = ("-k", "cloud.server.streaming.Worker", "-w", "1", "--threads", "2")
         self.process = subprocess.Popen(  # noqa: S603 - our own command
