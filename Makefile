@@ -61,7 +61,7 @@ ifdef TESTS
 	@$(VENV)/bin/python -m pytest $(TESTS)
 else
 	@# First what shares servers, in two processes; then what stops and starts them.
-	@NOZIE_TEST_KEEP=1 $(VENV)/bin/python -m pytest -n 2 --dist loadgroup \
+	@NOZIE_TEST_KEEP=1 $(VENV)/bin/python -m pytest -n 2 --dist loadscope \
 	  -m "not system and not swap"; first=$$?; \
 	$(VENV)/bin/python -m pytest -m "system and not swap" && exit $$first
 endif

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psycopg2
 import pymongo
 import pytest
 import redis
 import requests
+from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local import Estate
 from deploy.local.servers import GUEST
@@ -31,13 +33,22 @@ def _setting(name: str) -> str | None:
 _TOGETHER = {"contract": "notification"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin that looks at the marks
+class ByFolder(LoadScopeScheduling):
+    """Keeps each folder's tests in one process, where several share the work (`make test`)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.split("/")[1]
+        return _TOGETHER.get(folder, folder)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return ByFolder(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each folder's tests in one process, where several share the work (`make test`)."""
+    """Count the proof with a JVM neighbour among what stops and starts servers."""
     for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group(_TOGETHER.get(folder, folder)))
-        if folder == "estate":
+        if item.path.is_relative_to(Path(__file__).parent / "estate"):
             item.add_marker(pytest.mark.system)
 
 
