@@ -22,10 +22,7 @@ WORKERS = 2
 def member(platform, neighbour) -> Iterator[str]:
     """The actuator of an instance of customer-service that is a member of the bus."""
     port = free_port()
-    settings = {
-        "management.endpoint.env.show-values": "always",
-        "spring.cloud.bus.enabled": "true",
-    }
+    settings = {"management.endpoint.env.show-values": "always"}
     program = programs.another(platform.site, "customer", port, settings)
     with programs.beside(platform.site, program):
         yield f"http://127.0.0.1:{port}/actuator"
