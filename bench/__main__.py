@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,46 +9,39 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-from bench import contestants, report
+from bench import contestants, report, terminal
 from bench.contestants import GATEWAYS, Running
 from bench.load import BODIES, CONNECTIONS, Figures, measure, press
-from deploy.local.site import EstateError
+from bench.terminal import say
 
 _WARM_CONNECTIONS: Final = 64
 
 
-def say(line: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
+def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = terminal.parser("bench", __doc__)
     parser.add_argument("--seconds", type=int, default=8, help="of each single run")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median counts")
     parser.add_argument("--warm-up", type=int, default=60, help="seconds, of each gateway")
     parser.add_argument("--bodies", nargs="+", choices=BODIES, default=BODIES)
     parser.add_argument("--connections", nargs="+", type=int, default=CONNECTIONS)
-    given = parser.parse_args()
-    try:
-        with contestants.running(contestants.contestants()) as found:
-            text = _run(given, found)
-    except EstateError as error:
-        sys.stderr.write(f"\nbench: {error}\n")
-        return 1
+    terminal.run(parser, _run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    with contestants.running(contestants.contestants()) as found:
+        text = _compare(given, found)
     file = contestants.FOLDER / "report.md"
     file.write_text(text)
     say(f"\n{text}\nalso in {file}")
     return 0
 
 
-def _run(given: argparse.Namespace, found: Mapping[str, Running]) -> str:
+def _compare(given: argparse.Namespace, found: Mapping[str, Running]) -> str:
     began = time.monotonic()
     loads = list(product(given.bodies, given.connections))
     total = given.warm_up * 3 + given.seconds * given.rounds * len(loads) * len(GATEWAYS)
-    say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; about {total} s")
+    say(f"{terminal.machine()}; about {total} s")
     # Whoever was compiled or cached last is warm: all get the same, the JVM needs it most.
     for gateway in GATEWAYS:
         press(gateway, "mix", _WARM_CONNECTIONS, given.warm_up)
@@ -74,4 +66,4 @@ def _run(given: argparse.Namespace, found: Mapping[str, Running]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,8 +9,6 @@ believes an empty registry at once, where ours holds what it knows.
 """
 
 import argparse
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,9 +16,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from bench.rolling import Line, say, steady
-from bench.shop import Client, opened
-from deploy.local import Estate, EstateError, probes
+from bench import terminal
+from bench.rolling import both_ways, steady
+from bench.shop import opened
+from bench.terminal import say
+from deploy.local import Estate, probes
 from deploy.local.services import SERVICES
 from deploy.local.site import HOST
 from deploy.local.supervisor import wait_until
@@ -60,10 +60,7 @@ def eureka(estate: Estate, neighbour: str, away_s: float, rate: float) -> Outcom
         away_s: seconds without Eureka.
         rate: requests in a second.
     """
-    lines = {
-        "gateway": Line(Client(estate.address("gateway")), "/api/customers"),
-        "neighbour": Line(Client(neighbour), "/call/customer-service?path=/api/customers"),
-    }
+    lines = both_ways(estate, neighbour)
     wanted = {*(name.upper() for name in SERVICES.values()), "NEIGHBOUR"}
 
     def all_back() -> bool:
@@ -91,25 +88,24 @@ def _wait(seconds: float) -> None:
 DRILLS: Final[dict[str, Callable[[Estate, str, float, float], Outcome]]] = {"eureka": eureka}
 
 
-def main() -> int:
+def main() -> None:
     """Read the command line and drill."""
-    parser = argparse.ArgumentParser(prog="python -m bench.drill", description=__doc__)
+    parser = terminal.parser("bench.drill", __doc__)
     parser.add_argument("drill", choices=sorted(DRILLS))
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--rate", type=float, default=40, help="requests in a second")
-    given = parser.parse_args()
-    say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    terminal.run(parser, _run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    say(terminal.machine())
     port = free_port()
-    try:
-        with (
-            opened("drill", say, {}) as estate,
-            programs.beside(estate.site, programs.neighbour(estate.site, port)),
-        ):
-            act = DRILLS[given.drill]
-            found = act(estate, f"{HOST}:{port}", given.minutes * 60, given.rate)
-    except EstateError as error:
-        sys.stderr.write(f"\ndrill: {error}\n")
-        return 1
+    with (
+        opened("drill", say, {}) as estate,
+        programs.beside(estate.site, programs.neighbour(estate.site, port)),
+    ):
+        act = DRILLS[given.drill]
+        found = act(estate, f"{HOST}:{port}", given.minutes * 60, given.rate)
     for when, answers in (("away", found.away), ("back", found.back)):
         for name, statuses in answers.items():
             say(f"  {when}  {name:<12}{statuses.total():7} requests  {dict(statuses)}")
@@ -119,4 +115,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,16 +7,15 @@ workers, as `cloud.server` starts it), lets them rest, and asks on others meanwh
 
 import argparse
 import asyncio
-import os
 import resource
-import sys
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench import contestants
+from bench import contestants, terminal
 from bench.contestants import PORTS, Running, token
 from bench.load import Figures, measure
-from deploy.local.site import HOST, EstateError
+from bench.terminal import say
+from deploy.local.site import HOST
 
 _EVENTS_PORT: Final = 7084
 _GOAL_MIB: Final = 200
@@ -36,12 +35,6 @@ _HEAD: Final = (
 )
 
 Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-def say(line: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 @dataclass(slots=True)
@@ -105,7 +98,7 @@ def _others(gateway: Running) -> Figures:
     return measure("nozie", gateway, "small", 32, 5)
 
 
-async def _run(given: argparse.Namespace, gateway: Running) -> bool:
+async def _hold(given: argparse.Namespace, gateway: Running) -> bool:
     service = Service()
     server = await asyncio.start_server(service.serve, HOST, _EVENTS_PORT, backlog=1024)
     async with server:
@@ -121,7 +114,7 @@ async def _run(given: argparse.Namespace, gateway: Running) -> bool:
             writer.transport.abort()
         server.close()
     failed = beside.failed + told.count(False) + asked.count(False)
-    say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    say(terminal.machine())
     say(f"{given.streams} event streams, {given.kept} kept connections, two workers")
     say("")
     say("| | before | with them |")
@@ -139,22 +132,21 @@ async def _run(given: argparse.Namespace, gateway: Running) -> bool:
     return reached
 
 
-def main() -> int:
+def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(prog="python -m bench.idle", description=__doc__)
+    parser = terminal.parser("bench.idle", __doc__)
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--kept", type=int, default=10_000)
-    given = parser.parse_args()
+    terminal.run(parser, _run)
+
+
+def _run(given: argparse.Namespace) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The gateway inherits it.
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        with contestants.running(contestants.alone(_CHANGES)) as found:
-            return 0 if asyncio.run(_run(given, found["nozie"])) else 1
-    except EstateError as error:
-        sys.stderr.write(f"\nbench: {error}\n")
-        return 1
+    with contestants.running(contestants.alone(_CHANGES)) as found:
+        return 0 if asyncio.run(_hold(given, found["nozie"])) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

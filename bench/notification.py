@@ -6,7 +6,6 @@ the same kind go into a collection with the same indexes, by the same bulk write
 The ratio is the median of the rounds.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -22,14 +21,15 @@ import pika
 import pymongo
 import requests
 
-from bench.payments import say
+from bench import terminal
 from bench.shop import SHIFT
+from bench.terminal import say
 from cloud.clock import utc_now
 from cloud.config import Properties
 from cloud.messaging import Event, RabbitSettings, rabbit
 from cloud.messaging.publisher import publish_all
 from cloud.testing import SECRET
-from deploy.local import Estate, EstateError
+from deploy.local import Estate
 from deploy.local.servers import GUEST
 from notification import worker
 from notification.domain import purchase
@@ -157,20 +157,20 @@ def _consumed_per_second(estate: Estate, uri: str, count: int) -> float:
             client.close()
 
 
-def main() -> int:
+def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(prog="python -m bench.notification", description=__doc__)
+    parser = terminal.parser("bench.notification", __doc__)
     parser.add_argument("--events", type=int, default=20_000, help="of each round")
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    terminal.run(parser, lambda given: _run(given.events, given.rounds))
+
+
+def _run(events: int, rounds: int) -> int:
     estate = Estate("storm", say, shift=SHIFT)
     estate.clean()
     try:
         estate.ensure("mongo", "redis", "rabbit")
-        return _measure(estate, given.events, given.rounds)
-    except EstateError as error:
-        sys.stderr.write(f"\nbench.notification: {error}\n")
-        return 1
+        return _measure(estate, events, rounds)
     finally:
         estate.down()
 
@@ -191,4 +191,4 @@ def _measure(estate: Estate, count: int, rounds: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

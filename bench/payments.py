@@ -7,10 +7,8 @@ waits until nothing waits any more, and counts in the stores. Exits with 1 when 
 
 import argparse
 import itertools
-import os
 import queue
 import random
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,7 +19,7 @@ from decimal import Decimal
 from http import HTTPStatus
 from typing import Final
 
-from bench import ledger
+from bench import ledger, terminal
 from bench.faults import Storm, Tap
 from bench.shop import (
     NO_ANSWER,
@@ -36,7 +34,7 @@ from bench.shop import (
     people_for,
     rentals,
 )
-from deploy.local import EstateError
+from bench.terminal import say
 from payment.domain import Status, TransactionId, Verdict
 from payment.schema import dump_event, sign
 
@@ -63,12 +61,6 @@ _SETTINGS: Final = {
     "nozie.payment.claim-lease": "5s",
     "nozie.payment.reconcile-after": "10s",
 }
-
-
-def say(line: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 @dataclass(order=True)
@@ -232,20 +224,15 @@ def orders(
         yield Order(person, item, card, f"order-{number}")
 
 
-def main() -> int:
+def main() -> None:
     """Read the command line, and let it storm."""
-    parser = argparse.ArgumentParser(prog="python -m bench.payments", description=__doc__)
+    parser = terminal.parser("bench.payments", __doc__)
     parser.add_argument("--payments", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=30, help="payments a second")
     parser.add_argument("--every", type=float, default=8, help="seconds from fault to fault")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=float, default=1800, help="seconds, for all payments")
-    given = parser.parse_args()
-    try:
-        return _run(given)
-    except EstateError as error:
-        sys.stderr.write(f"\nbench.payments: {error}\n")
-        return 1
+    terminal.run(parser, _run)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -320,7 +307,7 @@ def _report(
         "events in the outbox as the relay was killed": storm.caught,
         **storm.happened,
     }
-    head = f"\n{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, seed {given.seed}"
+    head = f"\n{terminal.machine()}, seed {given.seed}"
     lines = [f"| {name} | {count} |" for name, count in facts.items()]
     return "\n".join(
         [head, f"answers: {statuses}", "", "| what happened | |", "|---|---|", *lines, ""]
@@ -328,4 +315,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

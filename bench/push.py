@@ -12,7 +12,6 @@ import json
 import os
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -21,9 +20,10 @@ from http import HTTPStatus
 from statistics import quantiles
 from typing import Final
 
-from bench.payments import Crowd, say
+from bench import terminal
+from bench.payments import Crowd
 from bench.shop import Client, Item, Person, opened, people, people_for, rentals
-from deploy.local import EstateError
+from bench.terminal import say
 from deploy.local.supervisor import wait_until
 
 _SETTINGS: Final = {"nozie.payment.sandbox.delay": "0ms"}
@@ -115,19 +115,14 @@ class Buyers:
             self.refused += 1
 
 
-def main() -> int:
+def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(prog="python -m bench.push", description=__doc__)
+    parser = terminal.parser("bench.push", __doc__)
     parser.add_argument("--rate", type=float, default=50, help="payments a second")
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--streams", type=int, default=300)
     parser.add_argument("--warm-up", type=int, default=5, help="seconds that do not count")
-    given = parser.parse_args()
-    try:
-        return _run(given)
-    except EstateError as error:
-        sys.stderr.write(f"\nbench.push: {error}\n")
-        return 1
+    terminal.run(parser, _run)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -192,4 +187,4 @@ def _tell(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,7 +5,6 @@ as workers have it, and picks. Beside it runs an idle house of two workers, the 
 docs/estate.md, with Spring's default intervals. It exits with 1 when a goal is missed.
 """
 
-import argparse
 import json
 import os
 import random
@@ -24,7 +23,9 @@ from typing import Final
 
 import orjson
 
+from bench import terminal
 from bench.shop import SHIFT
+from bench.terminal import say
 from cloud.balancer import Balancer
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
@@ -81,28 +82,21 @@ class Mark:
         return f"| {self.name} | {self.value:.3g} {self.unit} | {goal} | {verdict} |"
 
 
-def say(line: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
+def main() -> None:
     """Read the command line and measure."""
-    parser = argparse.ArgumentParser(prog="python -m bench.registry", description=__doc__)
+    parser = terminal.parser("bench.registry", __doc__)
     parser.add_argument("--seconds", type=int, default=60, help="of watching the idle house")
-    given = parser.parse_args()
+    terminal.run(parser, lambda given: _run(given.seconds))
+
+
+def _run(seconds: int) -> int:
     estate = Estate("registry", say, shift=SHIFT)
     try:
         estate.ensure("eureka")
-        marks = _measure(f"http://{estate.address('eureka')}/eureka/", given.seconds)
-    except EstateError as error:
-        sys.stderr.write(f"\nbench: {error}\n")
-        return 1
+        marks = _measure(f"http://{estate.address('eureka')}/eureka/", seconds)
     finally:
         estate.down()
-    load, now = os.getloadavg()[0], utc_now()
-    say(f"\n{os.cpu_count()} cores, load average {load:.1f}, {now:%Y-%m-%d %H:%M} UTC\n")
+    say(f"\n{terminal.machine()}, {utc_now():%Y-%m-%d %H:%M} UTC\n")
     say("\n".join(("| | measured | goal | |", "|---|---|---|---|", *map(str, marks))))
     return 0 if all(mark.reached for mark in marks) else 1
 
@@ -275,4 +269,4 @@ def _cpu_s(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,7 +6,6 @@ instances of customer-service are replaced meanwhile. Exits with 1 when a reques
 """
 
 import argparse
-import os
 import sys
 import threading
 import time
@@ -17,7 +16,9 @@ from http import HTTPStatus
 from typing import Final
 from uuid import uuid4
 
+from bench import terminal
 from bench.shop import Client, opened
+from bench.terminal import say
 from cloud.security import sign
 from deploy.local import Estate, EstateError
 from deploy.local.site import HOST
@@ -37,18 +38,20 @@ _FOUND_TIMES: Final = 10
 _BETWEEN_S: Final = 2
 
 
-def say(line: str) -> None:
-    """Tell the person at the terminal."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 @dataclass(frozen=True, slots=True)
 class Line:
     """One way to the service: who is asked, and for what."""
 
     client: Client
     path: str
+
+
+def both_ways(estate: Estate, neighbour: str) -> dict[str, Line]:
+    """Lead to customer-service through our gateway, and through the JVM neighbour's balancer."""
+    return {
+        "gateway": Line(Client(estate.address("gateway")), "/api/customers"),
+        "neighbour": Line(Client(neighbour), "/call/customer-service?path=/api/customers"),
+    }
 
 
 def tokens(secret: str) -> list[str]:
@@ -129,10 +132,7 @@ def roll(
         rounds: how often each instance is replaced.
         farewell_s: how long an instance serves on after it has said that it goes.
     """
-    lines = {
-        "gateway": Line(Client(estate.address("gateway")), "/api/customers"),
-        "neighbour": Line(Client(neighbour), "/call/customer-service?path=/api/customers"),
-    }
+    lines = both_ways(estate, neighbour)
     settings = {"nozie.server.deregister-wait": f"{farewell_s:.0f}s"}
     made = [programs.another(estate.site, _HOUSE, free_port(), settings) for _ in range(2)]
     estate.stop(_HOUSE)
@@ -158,31 +158,30 @@ def roll(
     return {name: dict(line.client.statuses) for name, line in lines.items()}
 
 
-def main() -> int:
+def main() -> None:
     """Read the command line and roll."""
-    parser = argparse.ArgumentParser(prog="python -m bench.rolling", description=__doc__)
+    parser = terminal.parser("bench.rolling", __doc__)
     parser.add_argument("--rate", type=float, default=200, help="requests in a second")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--farewell", type=float, default=FAREWELL_S, help="nozie's, in seconds")
     parser.add_argument("--fetch", type=int, default=1, help="the neighbour's, of the registry")
     parser.add_argument("--cache", type=int, default=1, help="the neighbour's, of instances")
-    given = parser.parse_args()
-    say(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    terminal.run(parser, _run)
+
+
+def _run(given: argparse.Namespace) -> int:
+    say(terminal.machine())
     port = free_port()
     behind = {
         "EUREKA_CLIENT_REGISTRYFETCHINTERVALSECONDS": str(given.fetch),
         "SPRING_CLOUD_LOADBALANCER_CACHE_TTL": f"{given.cache}s",
     }
-    try:
-        with (
-            opened("rolling", say, {}) as estate,
-            programs.beside(estate.site, programs.neighbour(estate.site, port, more=behind)),
-        ):
-            neighbour = f"{HOST}:{port}"
-            found = roll(estate, neighbour, given.rate, say, given.rounds, given.farewell)
-    except EstateError as error:
-        sys.stderr.write(f"\nrolling: {error}\n")
-        return 1
+    with (
+        opened("rolling", say, {}) as estate,
+        programs.beside(estate.site, programs.neighbour(estate.site, port, more=behind)),
+    ):
+        neighbour = f"{HOST}:{port}"
+        found = roll(estate, neighbour, given.rate, say, given.rounds, given.farewell)
     failed = 0
     for name, statuses in found.items():
         bad = sum(count for status, count in statuses.items() if status != HTTPStatus.OK)
@@ -192,4 +191,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
