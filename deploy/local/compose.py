@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from deploy import journey
-from deploy.local.services import SERVICES
+from deploy.local.services import SERVICES, snapshot_key
 from deploy.local.site import CHECKOUT, EstateError, Site
 
 _LOOK_S: Final = 10
@@ -81,6 +81,7 @@ def _compose(site: Site, *words: str) -> int:
         "JWT_SECRET": site.environment.get("NOZIE_JWT_SECRET", site.secrets["jwt"]),
         "NOZIE_DATASOURCE_PASSWORD": site.secrets["datasource"],
         "NOZIE_POSTGRES_PASSWORD": site.secrets["postgres"],
+        "NOZIE_CONFIG_SNAPSHOT_KEY": snapshot_key(site),
     }
     command = ("docker", "compose", "--file", str(CHECKOUT / "compose.yaml"), *words)
     environment = {**secrets, **given, **ports}

@@ -93,6 +93,8 @@ def environment(site: Site, house: str) -> dict[str, str]:
         "SPRING_DATA_REDIS_PORT": str(site.ports["redis"]),
         "MANAGEMENT_ZIPKIN_TRACING_ENDPOINT": site.url("zipkin", "/api/v2/spans"),
         "JWT_SECRET": site.environment.get("NOZIE_JWT_SECRET", site.secrets["jwt"]),
+        "NOZIE_CONFIG_SNAPSHOT_KEY": snapshot_key(site),
+        "NOZIE_CONFIG_SNAPSHOT_FOLDER": str(site.path("snapshots")),
         "NOZIE_SERVER_RUN_DIR": str(site.path("run", house)),
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONUNBUFFERED": "1",
@@ -116,6 +118,11 @@ def environment(site: Site, house: str) -> dict[str, str]:
     if house in _DOCUMENTS:
         settings["SPRING_DATA_MONGODB_URI"] = servers.mongo_uri(site, f"{house}db")
     return settings
+
+
+def snapshot_key(site: Site) -> str:
+    """Give what seals the last good configuration: the user's key, else the data folder's own."""
+    return site.environment.get("NOZIE_CONFIG_SNAPSHOT_KEY") or site.secrets["snapshot"]
 
 
 def _serves(site: Site, house: str) -> bool:

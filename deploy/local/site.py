@@ -54,6 +54,9 @@ _PASSED_PREFIXES: Final = ("NOZIE_", "STRIPE_", "MAIL_", "ENCRYPT_", "LOGGING_LE
 
 HOST: Final = "127.0.0.1"
 
+# What signs tokens, opens the databases, and seals the last good configuration.
+_SECRETS: Final = ("jwt", "postgres", "datasource", "snapshot")
+
 
 class EstateError(Exception):
     """The estate cannot do what was asked; the text tells what to do about it."""
@@ -111,15 +114,16 @@ class Site:
 
     @cached_property
     def secrets(self) -> Mapping[str, str]:
-        """Secrets made once for this data folder: `jwt`, `postgres`, `datasource`."""
+        """Secrets made once for this data folder: see `_SECRETS`."""
         file = self.path("secrets.json")
-        if not file.exists():
-            made = {name: secrets.token_hex(32) for name in ("jwt", "postgres", "datasource")}
+        found: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+        made = {name: secrets.token_hex(32) for name in _SECRETS if name not in found}
+        if made:
+            found |= made
             draft = file.with_suffix(f".{os.getpid()}")
             draft.touch(mode=0o600)
-            draft.write_text(json.dumps(made))
+            draft.write_text(json.dumps(found))
             draft.rename(file)
-        found: dict[str, str] = json.loads(file.read_text())
         return found
 
 
