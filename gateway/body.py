@@ -1,6 +1,7 @@
 """An answer's body whole, for those few who must see all of it: never more than they can hold."""
 
 import asyncio
+from collections.abc import Callable
 
 from gateway.exchange import Stream
 
@@ -61,6 +62,48 @@ class _Reader:
     def _settle(self, what: bytes | Stream) -> None:
         if not self.read.done():
             self.read.set_result(what)
+
+    def pause_reading(self) -> None:
+        self._inner.pause()
+
+    def resume_reading(self) -> None:
+        self._inner.resume()
+
+    def abandon(self) -> None:
+        self._inner.cancel()
+
+
+def copied(body: Stream, most: int, arrived: Callable[[bytes], None]) -> Stream:
+    """Let a body flow on as it comes; tell it once it was here whole, if that is not too much."""
+    return _Copy(body, most, arrived).onward
+
+
+class _Copy:
+    """Remembers what flows through it: the sink of one stream, and the source of the next."""
+
+    def __init__(self, inner: Stream, most: int, arrived: Callable[[bytes], None]) -> None:
+        self._inner = inner
+        self._left = most
+        self._arrived = arrived
+        self._chunks: list[bytes] | None = []
+        self.onward = Stream(self, inner.length)
+        inner.attach(self)
+
+    def send(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            self._chunks = None
+        elif self._chunks is not None:
+            self._chunks.append(data)
+        self.onward.feed(data)
+
+    def finish(self) -> None:
+        if self._chunks is not None:
+            self._arrived(b"".join(self._chunks))
+        self.onward.end()
+
+    def abort(self, error: Exception) -> None:
+        self.onward.fail(error)
 
     def pause_reading(self) -> None:
         self._inner.pause()

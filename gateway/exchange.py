@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote_to_bytes
 import orjson
 
 from cloud.config import Properties
-from cloud.errors import InvalidError, UnavailableError
+from cloud.errors import ConfigurationError, InvalidError, UnavailableError
 from cloud.security import Principal
 
 Headers = list[tuple[bytes, bytes]]
@@ -306,6 +306,7 @@ class Tools:
         script: runs a script in Redis; raises UnavailableError while Redis is away.
         option: one of Spring's options below its prefix, None when it is not set.
         retries: takes one retry out of the budget; False when it is spent.
+        share: workers among which is divided what an instance may hold.
     """
 
     breaker: Callable[[str], Breaker]
@@ -313,6 +314,7 @@ class Tools:
     script: RunScript
     option: Callable[[str], str | None] = lambda _: None
     retries: Callable[[], bool] = lambda: True
+    share: int = 1
 
 
 def message(status: int, text: str, /, *extra: tuple[bytes, bytes], **more: object) -> Reply:
@@ -365,6 +367,13 @@ def java_replacement(text: str, wanted: re.Pattern[str]) -> Callable[[re.Match[s
     )
 
 
+def cache_control(headers: Headers) -> Mapping[str, str]:
+    """Read the directives of Cache-Control (RFC 9111 section 5.2), an empty value where none is."""
+    lines = (value.decode("latin-1") for name, value in headers if name.lower() == b"cache-control")
+    pairs = (word.strip().partition("=") for line in lines for word in line.lower().split(","))
+    return {name: value.strip('" ') for name, _, value in pairs if name}
+
+
 def status_of(text: str) -> int:
     """Read a status: `401` or `UNAUTHORIZED`.
 
@@ -380,13 +389,27 @@ def status_of(text: str) -> int:
 
 
 def span_of(text: str) -> timedelta:
-    """Read a span as Spring spells it, in a filter's argument; a bare number is milliseconds."""
-    return Properties.of({"it": text}).duration("it")
+    """Read a span as Spring spells it, in a filter's argument; a bare number is milliseconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return Properties.of({"it": text}).duration("it")
+    except ConfigurationError:
+        raise ValueError(f"{text} is no span of time") from None
 
 
 def size_of(text: str) -> int:
-    """Read a data size as Spring spells it, in a filter's argument."""
-    return Properties.of({"it": text}).data_size("it")
+    """Read a data size as Spring spells it, in a filter's argument.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return Properties.of({"it": text}).data_size("it")
+    except ConfigurationError:
+        raise ValueError(f"{text} is no size of data") from None
 
 
 def canonical(target: bytes) -> tuple[str, str, str | None]:

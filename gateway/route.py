@@ -11,6 +11,7 @@ import structlog
 
 from cloud.config import Properties
 from gateway.exchange import Definition, Exchange, Handler
+from gateway.filters.local_response_cache import CACHE
 from gateway.predicates import Predicate, bind, build, gather
 from gateway.settings import PREFIXES, Cors, spring_key, spring_option
 
@@ -283,7 +284,9 @@ class Reader:
         own = [define(entry) for entry in _items(item.get("filters"))]
         # As in Spring, default and own filters take turns: both lists are numbered from one.
         numbered = [*enumerate(self._defaults), *enumerate(own)]
-        filters = tuple(f for _, f in sorted(numbered, key=lambda pair: pair[0]))
+        # But for one, which has a place of its own before all others.
+        numbered.sort(key=lambda pair: (pair[1].name != CACHE, pair[0]))
+        filters = tuple(definition for _, definition in numbered)
         predicates = tuple(map(define, _items(item.get("predicates"))))
         self._ensure_enabled("filter", filters)
         self._ensure_enabled("predicate", predicates)
@@ -313,7 +316,8 @@ class Reader:
     def _ensure_enabled(self, kind: str, used: Sequence[Definition]) -> None:
         for definition in used:
             option = spring_option(self._properties, f"{kind}.{definition.name}.enabled")
-            if (option or "true").lower() == "false":
+            default = "false" if definition.name == CACHE else "true"
+            if (option or default).lower() == "false":
                 raise ValueError(f"{kind} {definition.name} is switched off")
 
 

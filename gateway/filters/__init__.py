@@ -10,6 +10,7 @@ from gateway.filters.add_response_header import add_response_header
 from gateway.filters.circuit_breaker import circuit_breaker
 from gateway.filters.dedupe_response_header import dedupe_response_header
 from gateway.filters.fallback_headers import fallback_headers
+from gateway.filters.local_response_cache import local_response_cache
 from gateway.filters.map_request_header import map_request_header
 from gateway.filters.metadata_cache import metadata_cache
 from gateway.filters.prefix_path import prefix_path
@@ -47,6 +48,7 @@ FILTERS: Mapping[str, Callable[[Definition, Tools], Filter]] = {
     "CircuitBreaker": circuit_breaker,
     "DedupeResponseHeader": dedupe_response_header,
     "FallbackHeaders": fallback_headers,
+    "LocalResponseCache": local_response_cache,
     "MapRequestHeader": map_request_header,
     "MetadataCache": metadata_cache,
     "PrefixPath": prefix_path,

@@ -27,6 +27,7 @@ from gateway.exchange import (
     Script,
     Stream,
     Tools,
+    cache_control,
     span_of,
 )
 from gateway.predicates import bind
@@ -82,7 +83,7 @@ _TOLD_IN_304 = frozenset({b"cache-control", b"content-location", b"date", b"etag
                           b"last-modified", b"vary"})  # fmt: skip
 _FAILURES = (UnavailableError, UpstreamError, DeadlineError)
 
-_requests = Counter(
+REQUESTS = Counter(
     "gateway_cache_requests", "Requests that a cache looked at", ("routeId", "result")
 )
 
@@ -149,7 +150,7 @@ class _Cache:
             raise
         if isinstance(found, Entry):
             result = found.result if leads or found.result != "miss" else "hit"
-            _requests.labels(exchange.route, result).inc()
+            REQUESTS.labels(exchange.route, result).inc()
             return _serve(exchange, found, result, self._now())
         return found if leads and found else await self._pass(exchange, proceed)
 
@@ -171,7 +172,7 @@ class _Cache:
         return await asyncio.shield(flight)
 
     async def _pass(self, exchange: Exchange, proceed: Handler) -> Reply:
-        _requests.labels(exchange.route, "pass").inc()
+        REQUESTS.labels(exchange.route, "pass").inc()
         return await proceed(exchange)
 
     async def _find(self, key: str, exchange: Exchange, proceed: Handler) -> Entry | Reply:
@@ -310,9 +311,7 @@ def _lifetimes(reply: Reply, default_s: int) -> tuple[int, int]:
         return 0, 0
     if b"cache-control" not in told:
         return default_s, _STALE_S
-    words = told[b"cache-control"].decode("latin-1").lower().split(",")
-    pairs = (word.partition("=") for word in words)
-    directives = {name.strip(): value.strip('" ') for name, _, value in pairs}
+    directives = cache_control(reply.headers)
     if _NOT_KEPT & directives.keys():
         return 0, 0
     age = directives.get("s-maxage", directives.get("max-age", ""))

@@ -38,7 +38,7 @@ from gateway.exchange import (
     message,
 )
 from gateway.filters import build
-from gateway.filters.circuit_breaker import circuit_breaker
+from gateway.filters.local_response_cache import CACHE, everywhere
 from gateway.filters.request_size import limit_of
 from gateway.handler.access import AccessRules
 from gateway.handler.cors import CorsRules
@@ -109,12 +109,18 @@ class Rules:
             share: workers among which a route's limit is divided.
 
         Raises:
-            ConfigurationError: a breaker's setting cannot be used.
+            ConfigurationError: a setting of breakers or caches cannot be used.
         """
         breakers = Breakers(properties)
         access = AccessRules(settings)
+        lent = replace(tools(breakers), share=share)
         bind = partial(
-            chain, proxy=proxy, tools=tools(breakers), settings=settings, access=access, share=share
+            chain,
+            proxy=proxy,
+            tools=lent,
+            settings=settings,
+            access=access,
+            cached=everywhere(lent),
         )
         table = load(properties, bind, added=added, services=services)
         closer = [
@@ -137,7 +143,7 @@ def chain(
     tools: Tools,
     settings: Settings,
     access: AccessRules,
-    share: int = 1,
+    cached: Filter | None = None,
 ) -> Handler:
     """Build what a route does with a request: its filters, outermost first, then the call.
 
@@ -148,15 +154,26 @@ def chain(
     if route.located or any(definition.name in _MOVES for definition in route.filters):
         handler = partial(_ensure_allowed, proceed=handler, access=access, route=route)
     most = route.max_in_flight if route.max_in_flight is not None else settings.max_in_flight
-    handler = _Gate(handler, -(-most // share)).handle
+    handler = _Gate(handler, -(-most // tools.share)).handle
     sizes = [definition for definition in route.filters if definition.name == _OWN_LIMIT]
     limit = limit_of(sizes[-1]) if sizes else settings.max_body
-    for definition in reversed(route.filters):
+    for definition in reversed(_filters(route)):
         handler = _around(build(definition, tools), handler)
-    if all(definition.name != "CircuitBreaker" for definition in route.filters):
-        # No route goes without, wherever the list of routes comes from.
-        handler = _around(circuit_breaker(_default_breaker(route), tools), handler)
+    if cached is not None and all(one.name != CACHE for one in route.filters):
+        handler = _around(cached, handler)
     return partial(_limited, proceed=handler, limit=limit)
+
+
+def _filters(route: Route) -> Sequence[Definition]:
+    """Add a circuit breaker: no route goes without, wherever the list of routes comes from.
+
+    What a cache holds also serves while the breaker is open.
+    """
+    if any(definition.name == "CircuitBreaker" for definition in route.filters):
+        return route.filters
+    own = list(route.filters)
+    at = sum(definition.name == CACHE for definition in own[:1])
+    return [*own[:at], _default_breaker(route), *own[at:]]
 
 
 def refusal(
