@@ -112,7 +112,7 @@ class Storm(threading.Thread):
             "payment worker killed": lambda: self._kill("worker [payment"),
             "payment relay and clerk killed, events in the outbox": self._kill_relay,
             "notification consumer killed, event in hand": self._kill_consumer,
-            "customer custodian killed, event in hand": self._kill_custodian,
+            "customer cashier killed, event in hand": self._kill_cashier,
             "RabbitMQ killed": lambda: self._crash("rabbit", "KILL"),
             "RabbitMQ restarted": lambda: self._restart("rabbit"),
             "PostgreSQL crashed": lambda: self._crash("postgres", "QUIT"),
@@ -152,7 +152,7 @@ class Storm(threading.Thread):
 
                 wait_until(look, _MOMENT_S, 0)
                 self.caught += waiting[0]
-                killed = self._kill("custodian [payment")
+                killed = self._kill("registrar [payment")
             link.close()
             return killed
         return False
@@ -160,8 +160,8 @@ class Storm(threading.Thread):
     def _kill_consumer(self) -> bool:
         return self._kill_after("payment.succeeded", "consumer [notification")
 
-    def _kill_custodian(self) -> bool:
-        return self._kill_after("payment.succeeded", "custodian [customer")
+    def _kill_cashier(self) -> bool:
+        return self._kill_after("payment.succeeded", "registrar [customer")
 
     def _kill_after(self, key: str, title: str) -> bool:
         """Kill between store and acknowledgement: moments after an event went out."""

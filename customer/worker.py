@@ -1,21 +1,21 @@
-"""The other processes of customer: its tables, and the custodian of records and memberships."""
+"""What customer does beside its answers: its tables, records and memberships from events."""
 
-import signal
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event
 
 import structlog
+
 from sqlalchemy import Engine
 
-from cloud import client, logging, tracing
+from cloud import client
 from cloud.clock import utc_now
-from cloud.config import Environment, environment
+from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.messaging import Consumer, Delivery, RabbitSettings, rabbit
 from cloud.messaging.relay import Relay
+from cloud.outage import Outage
+from cloud.server.companions import alone
 from cloud.stores import postgres
 from customer import consumers
 from customer.clients import PaymentClient
@@ -35,7 +35,7 @@ def prepare(environment: Environment) -> None:
 
 def consumer(environment: Environment, stop: Event) -> None:
     """Give every new user his record, until `stop`."""
-    records = SqlCustomers(postgres.engine(environment.properties))
+    records = SqlCustomers(_engine(environment, stop))
     handle = partial(consumers.user_created, customers=records, now=utc_now)
     _consume(environment, consumers.QUEUE, consumers.BINDINGS, handle, stop)
 
@@ -44,7 +44,7 @@ def cashier(environment: Environment, stop: Event) -> None:
     """Let memberships follow payments, until `stop`."""
     settings = Settings.of(environment.properties)
     sale = consumers.Sale(
-        memberships=SqlMemberships(postgres.engine(environment.properties)),
+        memberships=SqlMemberships(_engine(environment, stop)),
         payments=PaymentClient(client.shared("payment-service", environment)),
         plans=settings.plans,
         trusted=settings.trust_payment_events,
@@ -52,6 +52,12 @@ def cashier(environment: Environment, stop: Event) -> None:
     )
     handle = partial(consumers.payment_told, sale=sale)
     _consume(environment, consumers.PAYMENT_QUEUE, consumers.PAYMENT_BINDINGS, handle, stop)
+
+
+def _engine(environment: Environment, stop: Event) -> Engine:
+    engine = postgres.engine(environment.properties)
+    postgres.await_tables(engine, "customer", stop)
+    return engine
 
 
 def _consume(
@@ -69,16 +75,16 @@ def _consume(
 def relay(environment: Environment, stop: Event) -> None:
     """Carry events from the outbox to RabbitMQ, until `stop`."""
     properties = environment.properties
-    engine, settings = postgres.engine(properties), RabbitSettings.of(properties)
+    engine, settings = _engine(environment, stop), RabbitSettings.of(properties)
     declared = (rabbit.exchange(EXCHANGE),)
     Relay(engine, outbox, settings, properties.application, declared).run(stop)
 
 
 def sweeper(environment: Environment, stop: Event) -> None:
     """End memberships whose time has come, until `stop`."""
-    memberships = SqlMemberships(postgres.engine(environment.properties))
+    memberships = SqlMemberships(_engine(environment, stop))
     every = Settings.of(environment.properties).sweep_interval.total_seconds()
-    database = rabbit.Outage("database")
+    database = Outage("database")
     while not stop.is_set():
         try:
             if ended := memberships.end_expired(utc_now()):
@@ -89,45 +95,12 @@ def sweeper(environment: Environment, stop: Event) -> None:
             database.away(error, stop)
 
 
-def custodian(environment: Environment, stop: Event) -> None:
-    """Do all of it, in threads of one process: each further process would cost its memory.
-
-    When one of them fails the others are stopped too, and the arbiter starts all again.
-    """
-    _await_tables(postgres.engine(environment.properties), stop)
-    works = consumer, cashier, relay, sweeper
-    with ThreadPoolExecutor(len(works)) as pool:
-        running = [pool.submit(work, environment, stop) for work in works]
-        wait(running, return_when=FIRST_EXCEPTION)
-        stop.set()
-    for one in running:
-        one.result()
-
-
-def _await_tables(engine: Engine, stop: Event) -> None:
-    """Wait for the database, and for its tables, which `prepare` makes."""
-    database = rabbit.Outage("database")
-    while not stop.is_set():
-        try:
-            if postgres.migrated(engine, "customer"):
-                return
-            stop.wait(1.0)
-        except UnavailableError as error:
-            database.away(error, stop)
-
-
-COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"custodian": custodian}
-
-
-def main(name: str) -> None:
-    """Run one of them alone, until SIGTERM or Ctrl-C."""
-    own, stop = environment("customer"), Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    logging.configure(own.properties, name)
-    tracing.configure(own.properties)
-    COMPANIONS[name](own, stop)
-
+CHORES: Mapping[str, Callable[[Environment, Event], None]] = {
+    "consumer": consumer,
+    "cashier": cashier,
+    "relay": relay,
+    "sweeper": sweeper,
+}
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    alone("customer", CHORES)

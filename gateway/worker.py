@@ -1,4 +1,4 @@
-"""The other process of the gateway: drops what is cached as soon as a movie changes."""
+"""What the gateway does beside its answers: it drops what is cached once a movie changes."""
 
 from collections.abc import Callable, Mapping
 from threading import Event
@@ -47,4 +47,4 @@ def evict(environment: Environment, stop: Event) -> None:
     Consumer(settings, queue=QUEUE, bindings=[CHANGES], handle=handle).run(stop)
 
 
-COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"evictor": evict}
+CHORES: Mapping[str, Callable[[Environment, Event], None]] = {"evictor": evict}

@@ -1,8 +1,7 @@
-"""The other processes of identity: tables and seeds, and the custodian."""
+"""What identity does beside its answers: tables and seeds, events out and in, Redis in step."""
 
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import timedelta
 from functools import partial
 from secrets import token_urlsafe
@@ -19,6 +18,8 @@ from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.messaging import Consumer, RabbitSettings, rabbit
 from cloud.messaging.relay import Relay
+from cloud.outage import Outage
+from cloud.server.companions import alone
 from cloud.stores import postgres, redis
 from identity import consumers
 from identity.events import EXCHANGE, NOTICES
@@ -69,7 +70,7 @@ def relay(environment: Environment, stop: Event) -> None:
     properties = environment.properties
     engine, settings = postgres.engine(properties), RabbitSettings.of(properties)
     declared = rabbit.exchange(EXCHANGE), rabbit.exchange(NOTICES)
-    _await_tables(engine, stop)
+    postgres.await_tables(engine, "identity", stop)
     Relay(engine, outbox, settings, properties.application, declared).run(stop)
 
 
@@ -84,7 +85,7 @@ def consumer(environment: Environment, stop: Event) -> None:
         now=utc_now,
     )
     settings = RabbitSettings.of(properties)
-    _await_tables(engine, stop)
+    postgres.await_tables(engine, "identity", stop)
     Consumer(settings, queue=consumers.QUEUE, bindings=consumers.BINDINGS, handle=handle).run(stop)
 
 
@@ -93,8 +94,8 @@ def upkeep(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
     properties = environment.properties
     engine, client = postgres.engine(properties), redis.client(properties)
     every = Settings.of(properties).purge_interval
-    neighbours, swept = rabbit.Outage("redis or database", longest=_LOOK_AROUND), None
-    _await_tables(engine, stop)
+    neighbours, swept = Outage("redis or database", longest=_LOOK_AROUND), None
+    postgres.await_tables(engine, "identity", stop)
     while not stop.is_set():
         try:
             catch_up(engine, client, now())
@@ -107,29 +108,11 @@ def upkeep(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
             neighbours.away(error, stop)
 
 
-def _await_tables(engine: Engine, stop: Event) -> None:
-    """Wait for the database, and for its tables, which `prepare` makes."""
-    database = rabbit.Outage("database")
-    while not stop.is_set():
-        try:
-            if postgres.migrated(engine, "identity"):
-                return
-            stop.wait(_LOOK_AROUND.total_seconds())
-        except UnavailableError as error:
-            database.away(error, stop)
+CHORES: Mapping[str, Callable[[Environment, Event], None]] = {
+    "relay": relay,
+    "consumer": consumer,
+    "upkeep": upkeep,
+}
 
-
-def custodian(environment: Environment, stop: Event) -> None:
-    """Relay, consume and keep up, all in one process: each further one would cost its memory.
-
-    When one of them fails the others are stopped too, and the arbiter starts all again.
-    """
-    with ThreadPoolExecutor(3) as pool:
-        works = [pool.submit(work, environment, stop) for work in (relay, consumer, upkeep)]
-        wait(works, return_when=FIRST_EXCEPTION)
-        stop.set()
-    for work in works:
-        work.result()
-
-
-COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"custodian": custodian}
+if __name__ == "__main__":
+    alone("identity", CHORES)

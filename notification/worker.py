@@ -1,16 +1,14 @@
 """The other processes of notification: its indexes, and the consumer of what others tell."""
 
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
 from typing import Any, Final
 
-from cloud import logging, tracing
-from cloud.config import Environment, environment
+from cloud.config import Environment
 from cloud.messaging import Consumer, RabbitSettings, rabbit
+from cloud.server.companions import alone
 from cloud.stores import mongo
 from notification import consumers
 from notification.app import connect
@@ -85,16 +83,5 @@ def _consume(settings: RabbitSettings, queue: str, options: Mapping[str, Any], s
 
 COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {"consumer": consumer}
 
-
-def main(name: str) -> None:
-    """Run one of them alone, until SIGTERM or Ctrl-C."""
-    own, stop = environment("notification"), Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    logging.configure(own.properties, name)
-    tracing.configure(own.properties)
-    COMPANIONS[name](own, stop)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    alone("notification", COMPANIONS)

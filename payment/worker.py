@@ -1,4 +1,4 @@
-"""The other processes of payment: migrations, the relay of its outbox, the provider's clerk."""
+"""What payment does beside its answers: migrations, its outbox's relay, the provider's clerk."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,8 @@ from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.messaging import RabbitSettings, rabbit
 from cloud.messaging.relay import Relay
-from cloud.server.companions import alone, together
+from cloud.outage import Outage
+from cloud.server.companions import alone
 from cloud.stores import postgres
 from payment import service
 from payment.app import provider
@@ -49,7 +50,7 @@ def relay(environment: Environment, stop: Event) -> None:
     """Carry events from the outbox to RabbitMQ."""
     properties = environment.properties
     engine = postgres.engine(properties)
-    _await_tables(engine, stop)
+    postgres.await_tables(engine, "payment", stop)
     settings = RabbitSettings.of(properties)
     Relay(engine, messages, settings, properties.application, _TOPOLOGY).run(stop)
 
@@ -80,9 +81,9 @@ def clerk(environment: Environment, stop: Event) -> None:
     """
     settings = Settings.of(environment.properties)
     engine = postgres.engine(environment.properties)
-    _await_tables(engine, stop)
+    postgres.await_tables(engine, "payment", stop)
     collector = provider(environment, settings, engine)
-    transactions, database = SqlTransactions(engine), rabbit.Outage("database")
+    transactions, database = SqlTransactions(engine), Outage("database")
     rounds = _Rounds(settings, engine, collector, transactions)
     while not stop.is_set():
         try:
@@ -93,18 +94,6 @@ def clerk(environment: Environment, stop: Event) -> None:
                         tell(collector, transactions)
                     rounds.make()
                     wait(_until(collector).total_seconds())
-        except UnavailableError as error:
-            database.away(error, stop)
-
-
-def _await_tables(engine: Engine, stop: Event) -> None:
-    """Wait for the database, and for its tables, which `prepare` makes."""
-    database = rabbit.Outage("database")
-    while not stop.is_set():
-        try:
-            if postgres.migrated(engine, "payment"):
-                return
-            stop.wait(_LOOK_AROUND.total_seconds())
         except UnavailableError as error:
             database.away(error, stop)
 
@@ -169,9 +158,7 @@ def _until(collector: service.Provider | None) -> timedelta:
     return min(max(left, timedelta()), _LOOK_AROUND)
 
 
-COMPANIONS: Mapping[str, Callable[[Environment, Event], None]] = {
-    "custodian": together(relay, clerk),
-}
+CHORES: Mapping[str, Callable[[Environment, Event], None]] = {"relay": relay, "clerk": clerk}
 
 if __name__ == "__main__":
-    alone("payment", {**COMPANIONS, "relay": relay, "clerk": clerk})
+    alone("payment", CHORES)

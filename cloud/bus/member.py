@@ -20,7 +20,8 @@ from cloud.bus.events import Event
 from cloud.config import Environment, Properties
 from cloud.errors import CloudError, UnavailableError
 from cloud.messaging import rabbit
-from cloud.messaging.rabbit import Outage, RabbitSettings
+from cloud.messaging.rabbit import RabbitSettings
+from cloud.outage import Outage
 from cloud.peers import peers
 from cloud.refresh import refresher
 

@@ -25,7 +25,8 @@ from pika.spec import Basic
 from cloud import tracing
 from cloud.errors import UnavailableError
 from cloud.messaging import rabbit
-from cloud.messaging.rabbit import Declaration, Outage, RabbitSettings
+from cloud.messaging.rabbit import Declaration, RabbitSettings
+from cloud.outage import Outage
 
 log = structlog.get_logger()
 
@@ -207,7 +208,7 @@ class Consumer:
             try:
                 verdicts = self._handle_traced(deliveries)
             except UnavailableError as error:
-                session.pause(self._store.next_delay(error), stop)
+                self._store.away(error, stop, session.pause)
             except Exception as error:  # noqa: BLE001 - the handler's own fault, told with each
                 return [error] * len(deliveries)
             else:

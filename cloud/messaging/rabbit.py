@@ -1,11 +1,9 @@
-"""RabbitMQ by Spring's `spring.rabbitmq` properties: its address, what we declare, outages."""
+"""RabbitMQ by Spring's `spring.rabbitmq` properties: its address, and what we declare."""
 
-import random
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from threading import Event as Stop
 from typing import Any, Final
 
 import pika
@@ -131,35 +129,6 @@ def work_queue(name: str, bindings: Iterable[tuple[str, str]]) -> list[Declarati
 def retry_queue(name: str, attempt: int) -> str:
     """Name the queue in which a message waits for its `attempt`th repetition, from 1."""
     return f"{name}.retry.{attempt}"
-
-
-class Outage:
-    """Tells once that a neighbour is away and once that it is back; waits longer each time."""
-
-    def __init__(self, neighbour: str, longest: timedelta = timedelta(seconds=5)) -> None:
-        self._neighbour = neighbour
-        self._longest = longest.total_seconds()
-        self._delay = 0.0
-
-    def away(self, reason: object, stop: Stop) -> None:
-        """Wait before the next attempt, or until `stop`."""
-        stop.wait(self.next_delay(reason))
-
-    def next_delay(self, reason: object) -> float:
-        """Return how long to wait, in seconds; the first call of an outage logs `reason`."""
-        if not self._delay:
-            log.warning(
-                "waiting_for", neighbour=self._neighbour, reason=str(reason) or repr(reason)
-            )
-        self._delay = min(self._longest, self._delay * 2 or 0.25)
-        # Instances that lost the broker together must not come back together.
-        return self._delay * random.uniform(0.5, 1)  # noqa: S311 - no secret
-
-    def back(self) -> None:
-        """End the outage, if there was one."""
-        if self._delay:
-            log.info("neighbour_back", neighbour=self._neighbour)
-        self._delay = 0.0
 
 
 def _queue(name: str, arguments: Mapping[str, Any] | None = None) -> Declaration:

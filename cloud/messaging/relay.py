@@ -20,7 +20,8 @@ from cloud.clock import Clock, utc_now
 from cloud.errors import UnavailableError
 from cloud.messaging import outbox, rabbit
 from cloud.messaging.publisher import Message, Publisher
-from cloud.messaging.rabbit import Declaration, Outage, RabbitSettings
+from cloud.messaging.rabbit import Declaration, RabbitSettings
+from cloud.outage import Outage
 
 log = structlog.get_logger()
 

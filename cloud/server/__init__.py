@@ -53,7 +53,7 @@ def when_ready(arbiter: Arbiter) -> None:
     gc.collect()
     gc.freeze()
     port = arbiter.LISTENERS[0].sock.getsockname()[1]
-    companions = Companions(arbiter, ENVIRONMENT, companions_of(str(HOUSE), ENVIRONMENT, port))
+    companions = Companions(arbiter, ENVIRONMENT, *companions_of(str(HOUSE), ENVIRONMENT, port))
     companions.install()
     COMPANIONS.append(companions)
 

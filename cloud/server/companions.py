@@ -11,9 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -46,6 +45,7 @@ _ORDERS = frozenset({*_MANNERS, signal.SIGHUP})
 _LOOK_AROUND_S = 0.5
 _STEADY_S = 60.0
 _LONGEST_PAUSE_S = 30.0
+_CHORES_END_S = 10.0
 
 REGISTRAR = "registrar"
 PREPARE = "prepare"
@@ -122,11 +122,18 @@ class Companion:
 
 
 class Companions:
-    """The companions of one arbiter."""
+    """The companions of one arbiter, and what the registrar does besides: the house's chores."""
 
-    def __init__(self, arbiter: Arbiter, environment: Environment, works: dict[str, Work]) -> None:
+    def __init__(
+        self,
+        arbiter: Arbiter,
+        environment: Environment,
+        works: Mapping[str, Work],
+        chores: Mapping[str, Work],
+    ) -> None:
         self._arbiter = arbiter
         self._environment = environment
+        self._chores = chores
         self._all = [Companion(name, work) for name, work in works.items()]
         # Who speaks to the broker anyway has the driver's pages of memory for his own already.
         own = (name for name in works if name not in (PREPARE, REGISTRAR))
@@ -138,8 +145,8 @@ class Companions:
         wait = environment.properties.duration(
             "nozie.server.deregister-wait", timedelta(seconds=5), unit="s"
         )
-        # Time for a call to Eureka that is under way, DOWN, the wait, and the DELETE.
-        self._patience = wait + timedelta(seconds=10)
+        # Time for a call to Eureka that is under way, DOWN, the wait, the DELETE, and the chores.
+        self._patience = wait + timedelta(seconds=10 + _CHORES_END_S)
 
     def install(self) -> None:
         """Start all, and hook into the arbiter's loop and its way out."""
@@ -170,8 +177,7 @@ class Companions:
 
     def _bury(self, companion: Companion, now: float) -> None:
         """Note the death of a companion that should live, and when to try again."""
-        steady = now - companion.started > _STEADY_S
-        companion.pause = 0.0 if steady else min(companion.pause * 2 or 1.0, _LONGEST_PAUSE_S)
+        companion.pause = _pause(companion.pause, now - companion.started)
         companion.due = now + companion.pause
         multiprocess.mark_process_dead(companion.pid)  # type: ignore[no-untyped-call]
         log.error("companion_died", companion=companion.name, restart_in_s=companion.pause)
@@ -207,7 +213,8 @@ class Companions:
         guard.start()
         try:
             # The registrar has no spans of its own, and no need of what sends them.
-            begin_process(self._environment, companion.name, traced=companion.name != REGISTRAR)
+            traced = companion.name != REGISTRAR or bool(self._chores)
+            begin_process(self._environment, companion.name, traced=traced)
             peers(self._environment).begin(companion.name)
             refresher(self._environment).catch_up()
             self._work(companion, orders)
@@ -220,19 +227,54 @@ class Companions:
         """Do the companion's work; one of them is also the instance's member of the bus."""
         on_bus = companion.name == self._on_bus
         with bus.joined(self._environment, orders) if on_bus else nullcontext():
-            if companion.name in (PREPARE, REGISTRAR):
+            if companion.name == PREPARE:
                 companion.work(self._environment, orders)
+            elif companion.name == REGISTRAR:
+                with self._at_chores():
+                    companion.work(self._environment, orders)
             else:
-                self._repeat(companion, orders)
+                self._environment.subscribe(orders.start_over)
+                self._repeat(companion.name, companion.work, orders)
 
-    def _repeat(self, companion: Companion, orders: Orders) -> None:
+    def _repeat(self, name: str, work: Work, orders: Orders) -> None:
         """Do the work; again from the start when what it was built from has changed."""
-        self._environment.subscribe(orders.start_over)
         while True:
-            companion.work(self._environment, orders.begin_round())
+            work(self._environment, orders.begin_round())
             if orders.is_set() or not orders.again:
                 return
-            log.info("companion_starts_over", companion=companion.name)
+            log.info("companion_starts_over", companion=name)
+
+    @contextmanager
+    def _at_chores(self) -> Iterator[None]:
+        """Do the chores meanwhile, a thread each; they end when the block does, after the lease."""
+        given = {name: Orders() for name in self._chores}
+        threads = [
+            threading.Thread(target=self._keep_at, args=(name, orders), name=name, daemon=True)
+            for name, orders in given.items()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            for orders in given.values():
+                orders.set()
+            limit = time.monotonic() + _CHORES_END_S
+            for thread in threads:
+                thread.join(max(0.0, limit - time.monotonic()))
+
+    def _keep_at(self, name: str, orders: Orders) -> None:
+        """Do one chore until it is told to end; one that fails begins anew after a pause."""
+        self._environment.subscribe(orders.start_over)
+        pause = 0.0
+        while not orders.is_set():
+            started = time.monotonic()
+            try:
+                self._repeat(name, self._chores[name], orders)
+            except Exception:
+                pause = _pause(pause, time.monotonic() - started)
+                log.exception("companion_died", companion=name, restart_in_s=pause)
+                orders.wait(pause)
 
     def refresh(self) -> None:
         """Have one companion load the configuration anew, for all processes."""
@@ -289,25 +331,6 @@ class Companions:
         return not queue.empty() and queue.get_nowait() in (signal.SIGINT, signal.SIGQUIT)
 
 
-def together(
-    *works: Callable[[Environment, threading.Event], None],
-) -> Callable[[Environment, threading.Event], None]:
-    """Make one companion of several, in threads: each further process would cost its memory.
-
-    When one of them fails the others are stopped too, and the arbiter starts all again.
-    """
-
-    def run(environment: Environment, stop: threading.Event) -> None:
-        with ThreadPoolExecutor(len(works)) as pool:
-            running = [pool.submit(work, environment, stop) for work in works]
-            wait(running, return_when=FIRST_EXCEPTION)
-            stop.set()
-        for one in running:
-            one.result()
-
-    return run
-
-
 def alone(
     house: str, companions: Mapping[str, Callable[[Environment, threading.Event], None]]
 ) -> None:
@@ -323,6 +346,11 @@ def alone(
         signal.signal(number, lambda *_: stop.set())
     begin_process(own, sys.argv[1])
     companions[sys.argv[1]](own, stop)
+
+
+def _pause(last: float, lived: float) -> float:
+    """Tell how long to wait before the next try, in seconds."""
+    return 0.0 if lived > _STEADY_S else min(last * 2 or 1.0, _LONGEST_PAUSE_S)
 
 
 def _refresh(environment: Environment) -> None:

@@ -49,8 +49,14 @@ _SURE_AFTER = 2
 _SILENT_AFTER = 3
 
 
-def companions_of(house: str, environment: Environment, port: int) -> dict[str, Work]:
-    """List a house's companions: prepare, registrar, and what `<house>/worker.py` declares."""
+def companions_of(
+    house: str, environment: Environment, port: int
+) -> tuple[dict[str, Work], Mapping[str, Work]]:
+    """List a house's companions and chores: prepare, registrar, what `<house>/worker.py` declares.
+
+    A companion of the house's own is a process; chores are threads of the registrar's process, as
+    each further process costs its memory.
+    """
     found = importlib.util.find_spec(f"{house}.worker")
     worker: Any = importlib.import_module(f"{house}.worker") if found else None
     prepare: Prepare | None = getattr(worker, "prepare", None)
@@ -59,11 +65,12 @@ def companions_of(house: str, environment: Environment, port: int) -> dict[str, 
     base = f"http://{_reachable(address)}:{port}"
     environment.require(lambda fresh: check(fresh, utc_now()))
     _enforce(environment.properties, port)
-    return {
+    works: dict[str, Work] = {
         PREPARE: partial(_prepare, prepare=prepare),
         REGISTRAR: partial(_keep_lease, base=base, port=port),
         **own,
     }
+    return works, getattr(worker, "CHORES", {})
 
 
 def _reachable(address: str) -> str:
@@ -236,7 +243,7 @@ class _Watch:
         """Let callers learn that we are DOWN, unless there is a hurry or comes one."""
         limit = time.monotonic() + self._drain
         while self._orders.manner == "drain" and time.monotonic() < limit:
-            time.sleep(0.05)  # noqa: TID251 - this process has nothing else to do
+            time.sleep(0.05)  # noqa: TID251 - no event tells of a change of `manner`
 
     def _operated(self, order: str | None) -> Mapping[str, str]:
         """Do what an operator orders, if anything, and tell how we stand."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from threading import Event as Stop
 from typing import Any, Final, NoReturn
 
 import psycopg2
@@ -25,8 +26,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePoo
 from cloud import metrics
 from cloud.config import Environment, Properties
 from cloud.errors import ConfigurationError, UnavailableError
+from cloud.outage import Outage
 from cloud.refresh import scope
 
+_LOOK_AROUND_S: Final = 1.0
 # SQLSTATEs (PostgreSQL manual, appendix A) that tell of the server, not of the statement:
 # connection exception, insufficient resources, operator intervention (shutdown, a statement out of
 # time), system error; lock not available; read-only after a fail-over.
@@ -150,6 +153,18 @@ def migrated(engine: Engine, house: str) -> bool:
             return False
         found = connection.execute(text("SELECT max(version_num) FROM alembic_version")).scalar()
     return found is not None and found >= newest
+
+
+def await_tables(engine: Engine, house: str, stop: Stop) -> None:
+    """Wait until `stop` for the database, and for the tables, which the house's `prepare` makes."""
+    database = Outage("database")
+    while not stop.is_set():
+        try:
+            if migrated(engine, house):
+                return
+            stop.wait(_LOOK_AROUND_S)
+        except UnavailableError as error:
+            database.away(error, stop)
 
 
 def _folder(house: str) -> Path:

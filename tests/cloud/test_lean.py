@@ -2,14 +2,10 @@ import importlib
 import json
 import subprocess
 import sys
-import threading
 
 import pytest
 
-from cloud.config import Environment
 from cloud.lean import without
-from cloud.server.companions import together
-from cloud.testing import properties
 
 UNUSED = ("rich", "pygments", "cryptography.hazmat", "charset_normalizer", "alembic")
 
@@ -38,18 +34,3 @@ def test_a_house_loads_no_library_that_it_does_not_use(house, unused):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert not set(unused) & set(done.stdout.split())
-
-
-def test_companions_together_end_together():
-    stopped = threading.Event()
-
-    def steady(_: object, stop: threading.Event) -> None:
-        assert stop.wait(20)
-        stopped.set()
-
-    def failing(*_: object) -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        together(steady, failing)(Environment(properties("a-service", {})), threading.Event())
-    assert stopped.is_set()

@@ -17,8 +17,9 @@ import requests
 
 from cloud.server.settings import house_of
 from tests.cloud.door import Door
-from tests.cloud.test_eureka import app, door, eventually, status  # noqa: F401 - fixtures
+from tests.cloud.test_eureka import app, door, status  # noqa: F401 - fixtures
 from tests.ports import free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.estate
 
@@ -175,15 +176,20 @@ def test_a_killed_process_is_replaced_and_the_lease_stays(house, eureka_url, doo
 def test_term_takes_it_out_of_eureka_while_it_still_serves(house, eureka_url, door):  # noqa: F811
     served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__deregister_wait="2s")
     eventually(lambda: up(served, eureka_url))
+    tally = served.run / "tally"
+    # A chore that fails begins anew, and nobody else notices.
+    eventually(lambda: tally.read_text() == "started\nstarted\n")
+    assert [line["nozie.companion"] for line in served.said("companion_died")] == ["tally"]
     children = served.children()
     served.process.send_signal(signal.SIGTERM)
     eventually(lambda: status(eureka_url, served.app) == "DOWN")
     assert served.get("/who").status_code == 200
     assert served.get("/actuator/health/readiness").status_code == 503
-    eventually(lambda: status(eureka_url, served.app) is None, seconds=5)
+    eventually(lambda: status(eureka_url, served.app) is None, within_s=5)
     assert served.process.wait(20) == 0
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert (served.run / "ticker").read_text() == "started\nstopped\n"
+    assert tally.read_text() == "started\nstarted\nstopped\n"
     assert status(eureka_url, served.app) is None
     own = [line for line in door.requests if served.app.upper() in line]
     assert own[-1].startswith("DELETE")

@@ -1,9 +1,7 @@
 """payment, customer and identity agree on who is a member: real services, broker and databases."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +10,7 @@ import pika
 import pytest
 
 from tests.contract.houses import Houses
+from tests.waiting import eventually, running
 
 pytestmark = pytest.mark.estate
 
@@ -19,31 +18,13 @@ ANN = {"username": "ann", "password": "right-horse"}
 
 
 @contextmanager
-def custodians(houses: Houses, *names: str) -> Iterator[None]:
-    """The other processes of these houses at work."""
-    stop = threading.Event()
-    threads = [
-        threading.Thread(
-            target=import_module(f"{name}.worker").COMPANIONS["custodian"],
-            args=(houses.environments[name], stop),
-        )
-        for name in names
-    ]
-    for thread in threads:
-        thread.start()
-    try:
+def at_chores(houses: Houses, *names: str) -> Iterator[None]:
+    """These houses at their chores."""
+    with ExitStack() as stack:
+        for name in names:
+            chores = import_module(f"{name}.worker").CHORES.values()
+            stack.enter_context(running(houses.environments[name], *chores))
         yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def eventually(look: Callable[[], Any], wanted: Any) -> None:
-    ends = time.monotonic() + 20
-    while (found := look()) != wanted:
-        assert time.monotonic() < ends, f"{found!r} never became {wanted!r}"
-        threading.Event().wait(0.05)
 
 
 def test_a_paid_plan_makes_a_member_until_it_is_given_back(houses: Houses, amqp: dict[str, str]):
@@ -70,7 +51,7 @@ def test_a_paid_plan_makes_a_member_until_it_is_given_back(houses: Houses, amqp:
         port=int(amqp["spring.rabbitmq.port"]),
         virtual_host=amqp["spring.rabbitmq.virtual-host"],
     )
-    with custodians(houses, "identity", "customer"), pika.BlockingConnection(parameters) as broker:
+    with at_chores(houses, "identity", "customer"), pika.BlockingConnection(parameters) as broker:
         channel = broker.channel()
         channel.confirm_delivery()
         channel.exchange_declare("payment-exchange", "topic", durable=True)

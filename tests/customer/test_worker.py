@@ -1,8 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
-from contextlib import contextmanager
 from datetime import timedelta
 
 import orjson
@@ -21,6 +19,7 @@ from cloud.testing import properties
 from customer import consumers, worker
 from customer.clients import PaymentClient
 from customer.store import SqlMemberships, customers, outbox, plan_payments
+from tests.waiting import eventually, running
 from tests.wire import Wire
 
 pytestmark = pytest.mark.estate
@@ -52,24 +51,11 @@ def consuming(database, amqp, engine, channel, payment_uri):
         "spring.cloud.discovery.client.simple.instances.payment-service[0].uri": payment_uri,
     }
     environment = Environment(properties("customer-service", {**database, **amqp, **settings}))
-    with running(worker.COMPANIONS["custodian"], environment):
+    with running(environment, *worker.CHORES.values()):
         eventually(lambda: declared(channel, consumers.QUEUE, *consumers.BINDINGS), wanted=True)
         pairs = consumers.PAYMENT_BINDINGS
         eventually(lambda: declared(channel, consumers.PAYMENT_QUEUE, *pairs), wanted=True)
         yield
-
-
-@contextmanager
-def running(work, environment):
-    stop = threading.Event()
-    thread = threading.Thread(target=work, args=(environment, stop))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(10)
-    assert not thread.is_alive()
 
 
 def declared(channel, queue, *bindings):
@@ -81,13 +67,6 @@ def declared(channel, queue, *bindings):
         return False
     probe.close()
     return True
-
-
-def eventually(read, wanted, seconds=15.0):
-    deadline = time.monotonic() + seconds
-    while (found := read()) != wanted:
-        assert time.monotonic() < deadline, f"{found!r} never became {wanted!r}"
-        threading.Event().wait(0.02)
 
 
 def publish(channel, body):
@@ -253,7 +232,7 @@ def test_a_process_killed_between_commit_and_ack_has_not_counted_twice(
     assert days_left(engine) == 30
     # The broker has it still, and delivers it to the next process.
     eventually(lambda: ready(channel, consumers.PAYMENT_QUEUE), 1)
-    with capture_logs() as said, running(worker.COMPANIONS["custodian"], environment):
+    with capture_logs() as said, running(environment, *worker.CHORES.values()):
         eventually(
             lambda: [line["outcome"] for line in said if line["event"] == "membership_event"],
             ["known"],
@@ -288,7 +267,7 @@ def test_a_connection_cut_between_commit_and_ack_counts_once(database, amqp, eng
                 handle=handle,
             ).run(stop)
 
-        with running(consume, None):
+        with running(None, consume):
             pairs = consumers.PAYMENT_BINDINGS
             eventually(lambda: declared(channel, consumers.PAYMENT_QUEUE, *pairs), wanted=True)
             for number in range(1, 6):
@@ -308,12 +287,12 @@ def test_what_the_broker_should_hear_waits_for_it_in_the_outbox(
     channel.queue_declare("heard")
     channel.queue_bind("heard", "customer.exchange", "#")
     environment = Environment(properties("customer-service", {**database, **amqp}))
-    with running(worker.COMPANIONS["custodian"], environment):
+    with running(environment, *worker.CHORES.values()):
         eventually(lambda: ready(channel, "heard"), 1)
 
 
-def test_a_custodian_without_a_database_waits_and_can_be_stopped(database, amqp, unused_tcp_port):
+def test_chores_without_a_database_wait_and_can_be_stopped(database, amqp, unused_tcp_port):
     away = {"spring.datasource.url": f"jdbc:postgresql://127.0.0.1:{unused_tcp_port}/none"}
     environment = Environment(properties("customer-service", {**database, **amqp, **away}))
-    with capture_logs() as said, running(worker.COMPANIONS["custodian"], environment):
+    with capture_logs() as said, running(environment, *worker.CHORES.values()):
         eventually(lambda: [line["event"] for line in said], ["waiting_for"])

@@ -15,7 +15,7 @@ from identity import consumers, worker
 from identity.store import SqlMemberships
 from tests.identity.conftest import House, changed
 from tests.identity.test_routes import jti
-from tests.identity.test_worker import eventually, running
+from tests.waiting import eventually, running
 
 
 def body(user_id: Any, version: Any, active: Any) -> bytes:
@@ -202,7 +202,7 @@ def test_events_arrive_by_the_broker(house: House, settings: Properties, amqp: d
     def held() -> int:
         return len(house.rows("SELECT 1 FROM user_roles WHERE user_id = :user", user=user["id"]))
 
-    with running(worker.custodian, changed(settings, amqp)):
+    with running(changed(settings, amqp), *worker.CHORES.values()):
         eventually(lambda: published(1, active=True))
         eventually(lambda: held() == 2)
         assert published(1, active=True)

@@ -1,9 +1,6 @@
-"""The companions, on the real servers."""
+"""The chores, on the real servers."""
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -17,27 +14,7 @@ from identity import worker
 from identity.store import EPOCH
 from tests.identity.conftest import House, changed
 from tests.identity.test_routes import jti
-
-
-@contextmanager
-def running(work: Callable[..., None], environment: Environment) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=work, args=(environment, stop))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def eventually(look: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come"
-        threading.Event().wait(0.05)
-    return found
+from tests.waiting import eventually, running
 
 
 def test_a_registration_reaches_those_who_listen(
@@ -55,7 +32,7 @@ def test_a_registration_reaches_those_who_listen(
     channel.queue_declare("heard")
     channel.queue_bind("heard", "identity.exchange", "user.created")
     made = house.register()
-    with running(worker.custodian, environment):
+    with running(environment, *worker.CHORES.values()):
         heard: list[Any] = []
 
         def listen() -> bool:
@@ -69,12 +46,12 @@ def test_a_registration_reaches_those_who_listen(
     assert heard[1].app_id == "identity-service"
 
 
-def test_the_custodian_fills_a_redis_that_forgot(house: House):
+def test_upkeep_fills_a_redis_that_forgot(house: House):
     house.register()
     pair = house.login()
     house.post("logout", {"refreshToken": pair["refreshToken"]})
     key = f"token:blacklist:{jti(pair)}"
-    with running(worker.custodian, house.environment):
+    with running(house.environment, *worker.CHORES.values()):
         eventually(lambda: house.redis.exists(EPOCH))
         house.redis.flushdb()
         eventually(lambda: house.redis.exists(EPOCH))
@@ -82,33 +59,18 @@ def test_the_custodian_fills_a_redis_that_forgot(house: House):
 
 
 @pytest.mark.parametrize("template", ["template1"])
-def test_the_custodian_waits_for_the_tables_that_prepare_makes(
-    settings: Properties, redis_url: str
-):
+def test_chores_wait_for_the_tables_that_prepare_makes(settings: Properties, redis_url: str):
     client, environment = redis.Redis.from_url(redis_url), Environment(settings)
-    with client, running(worker.custodian, environment):
+    with client, running(environment, *worker.CHORES.values()):
         worker.prepare(environment)
         eventually(lambda: client.exists(EPOCH))
 
 
-@pytest.mark.parametrize("work", [worker.relay, worker.upkeep, worker.custodian])
-def test_a_companion_without_a_database_waits_and_can_be_stopped(
+@pytest.mark.parametrize("work", worker.CHORES.values())
+def test_a_chore_without_a_database_waits_and_can_be_stopped(
     settings: Properties, unused_tcp_port: int, work: Callable[..., None]
 ):
     away = {"spring.datasource.url": f"jdbc:postgresql://127.0.0.1:{unused_tcp_port}/none"}
-    with capture_logs() as said, running(work, changed(settings, away)):
+    with capture_logs() as said, running(changed(settings, away), work):
         eventually(lambda: said)
     assert {line["event"] for line in said} == {"waiting_for"}
-
-
-def test_a_custodian_of_whom_a_half_fails_ends_as_a_whole(
-    house: House, monkeypatch: pytest.MonkeyPatch
-):
-    """The arbiter starts it again; half a custodian would not be noticed."""
-
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(worker, "relay", broken)
-    with pytest.raises(ZeroDivisionError):
-        worker.custodian(house.environment, threading.Event())

@@ -3,8 +3,7 @@
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from payment.deps import Deps
 from payment.domain import Outcome, Status, TransactionId, Verdict
 from tests.payment.desk import Desk, stripe_mock
 from tests.ports import free_port
+from tests.waiting import eventually
 
 WEBHOOK_SECRET = "whsec_of_tests"
 CUSTOMERS: dict[int, dict[str, Any]] = {
@@ -47,13 +47,6 @@ MOVIES = {
 def is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def eventually(read: Callable[[], Any], wanted: object, seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while (found := read()) != wanted:
-        assert time.monotonic() < deadline, f"{found!r} never became {wanted!r}"
-        threading.Event().wait(0.02)
 
 
 class Neighbours:

@@ -13,8 +13,9 @@ from cloud.testing import bearer
 from payment import service, worker
 from payment.app import create_app
 from tests.contract.client import checked
-from tests.payment.conftest import changed, eventually
+from tests.payment.conftest import changed
 from tests.payment.crash import CHARGE, CREATE
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.estate
 

@@ -1,9 +1,7 @@
 import json
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 
 import pika
@@ -16,25 +14,12 @@ from payment import worker
 from payment.app import create_app
 from payment.settings import Settings
 from payment.store import SqlTransactions
-from tests.payment.conftest import changed, eventually
+from tests.payment.conftest import changed
+from tests.waiting import eventually, running
 
 pytestmark = pytest.mark.estate
 
 BODY = {"customerId": 1, "movieId": "rented", "amount": 4.99}
-
-
-@contextmanager
-def running(environment, *names):
-    stop = threading.Event()
-    threads = [
-        threading.Thread(target=getattr(worker, name), args=(environment, stop)) for name in names
-    ]
-    for thread in threads:
-        thread.start()
-    yield
-    stop.set()
-    for thread in threads:
-        thread.join(10)
 
 
 @pytest.fixture
@@ -84,7 +69,7 @@ def test_a_payment_succeeds_in_a_step_of_its_own_and_is_announced(client, enviro
     correlation = "6ba7b810-9dad-41d1-80b4-00c04fd430c8"
     made = pay(client, {"X-Correlation-Id": correlation})
     assert status(client, made) == "pending"
-    with running(environment, "clerk", "relay"):
+    with running(environment, worker.clerk, worker.relay):
         eventually(lambda: status(client, made), "succeeded")
         queue = "payment.notification.queue"
         eventually(lambda: channel.queue_declare(queue, passive=True).method.message_count, 1)
@@ -100,10 +85,10 @@ def test_a_payment_succeeds_in_a_step_of_its_own_and_is_announced(client, enviro
 def test_the_broker_may_be_away(client, environment, channel):
     """The payment succeeds; the event waits in the outbox until somebody carries it."""
     made = pay(client)
-    with running(environment, "clerk"):
+    with running(environment, worker.clerk):
         eventually(lambda: status(client, made), "succeeded")
     listen_as_a_jvm_neighbour(channel)
-    with running(environment, "relay"):
+    with running(environment, worker.relay):
         queue = "payment.notification.queue"
         eventually(lambda: channel.queue_declare(queue, passive=True).method.message_count, 1)
 
@@ -116,13 +101,13 @@ def refund(client, made):
 def test_a_refund_follows_its_payment(client, environment, channel):
     """In the order of their commits, also when the broker comes late."""
     made = pay(client)
-    with running(environment, "clerk"):
+    with running(environment, worker.clerk):
         eventually(lambda: status(client, made), "succeeded")
     assert refund(client, made) == 200
     channel.queue_declare("all")
     channel.exchange_declare("payment-exchange", "topic", durable=True)
     channel.queue_bind("all", "payment-exchange", "#")
-    with running(environment, "relay"):
+    with running(environment, worker.relay):
         eventually(lambda: channel.queue_declare("all", passive=True).method.message_count, 2)
     told = [channel.basic_get("all", auto_ack=True) for _ in range(2)]
     assert [one[0].routing_key for one in told] == ["payment.succeeded", "payment.refunded"]
@@ -139,7 +124,7 @@ def test_the_clerk_finds_out_what_no_event_told(settings, engine, amqp):
     assert client.post("/payments/process", json=body, headers=bearer()).status_code == 503
     made = client.get("/api/payments", headers=bearer()).get_json()["data"][0]["id"]
     assert status(client, made) == "pending"
-    with running(own, "clerk"):
+    with running(own, worker.clerk):
         eventually(lambda: status(client, made), "succeeded")
 
 
@@ -152,7 +137,7 @@ def test_the_clerk_gives_up_what_nobody_confirms(settings, engine):
     )
     client = create_app(own).test_client()
     made = pay(client)
-    with running(own, "clerk"):
+    with running(own, worker.clerk):
         eventually(lambda: status(client, made), "canceled")
 
 
@@ -160,7 +145,7 @@ def test_the_sandboxs_buyer_may_use_a_card_that_is_declined(settings, engine):
     own = changed(settings, nozie__payment__sandbox__method="pm_card_chargeDeclined")
     client = create_app(own).test_client()
     made = pay(client)
-    with running(own, "clerk"):
+    with running(own, worker.clerk):
         eventually(lambda: status(client, made), "failed")
 
 
@@ -220,7 +205,7 @@ def test_a_companion_runs_alone(environment, client, channel):
     """`python -m payment.worker relay`, ended by SIGTERM."""
     listen_as_a_jvm_neighbour(channel)
     made = pay(client)
-    with running(environment, "clerk"):
+    with running(environment, worker.clerk):
         eventually(lambda: status(client, made), "succeeded")
     properties_ = environment.properties
     values = {key: properties_.text(key) for key in properties_.sources[0].values}
@@ -242,14 +227,14 @@ def test_a_companion_that_does_not_exist_is_told_so():
     program = [sys.executable, "-m", "payment.worker", "nobody"]
     run = subprocess.run(program, capture_output=True, text=True, check=False)  # noqa: S603
     assert run.returncode == 1
-    assert run.stderr == "usage: python -m payment.worker {custodian,relay,clerk}\n"
+    assert run.stderr == "usage: python -m payment.worker {relay,clerk}\n"
 
 
 @pytest.mark.parametrize("template", ["template1"])
 def test_a_companion_waits_for_its_tables(database, settings):
     """It may be started before `prepare` has made them."""
     own = Environment(settings)
-    with running(own, "clerk"):
+    with running(own, worker.clerk):
         worker.prepare(own)
         client = create_app(own).test_client()
         made = pay(client)

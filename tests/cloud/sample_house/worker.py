@@ -1,4 +1,4 @@
-"""Prepares by writing a file; one companion that counts its starts, one that crashes."""
+"""Prepares by writing a file; a companion and a chore note their starts, the chore fails once."""
 
 import threading
 
@@ -20,4 +20,16 @@ def ticker(environment: Environment, stop: threading.Event) -> None:
         file.write("stopped\n")
 
 
+def tally(environment: Environment, stop: threading.Event) -> None:
+    with (run_folder(environment.properties) / "tally").open("a+") as file:
+        file.write("started\n")
+        file.flush()
+        file.seek(0)
+        if len(file.readlines()) == 1:
+            raise UnavailableError("failed once")
+        stop.wait()
+        file.write("stopped\n")
+
+
 COMPANIONS = {"ticker": ticker}
+CHORES = {"tally": tally}
