@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -47,6 +46,7 @@ class Refresher:
         self._run = folder.run_folder(environment.properties)
         self._peers = peers(environment)
         self._turn = self._turns()
+        self._within = threading.RLock()
         self._peers.on(_TOPIC, self._hear)
 
     def refresh(self) -> list[str]:
@@ -99,7 +99,8 @@ class Refresher:
         with self._alone(_SPREADING):
             self._peers_agree(self._peers.ask(_TOPIC, {"step": "try", **what}, limit_s=_LIMIT_S))
             turn = self._turns() + 1
-            (self._run / TURN).write_text(str(turn))
+            if self._run.is_dir():
+                (self._run / TURN).write_text(str(turn))
             put = {"step": "put", "turn": turn, **what}
             replies = self._peers.ask(_TOPIC, put, limit_s=_LIMIT_S)
         changed = sorted({key for keys in values(replies).values() for key in keys})
@@ -142,10 +143,13 @@ class Refresher:
     @contextmanager
     def _alone(self, name: str) -> Iterator[None]:
         """Hold a lock of the instance."""
+        if not self._run.is_dir():
+            # A script has nobody to agree with but its own threads.
+            with self._within:
+                yield
+            return
         deadline = time.monotonic() + _LONGEST_TURN_S
-        # A script has no run folder, and nobody to agree with.
-        path = self._run / name if self._run.is_dir() else Path("/dev/null")
-        with path.open("w") as lock:
+        with (self._run / name).open("w") as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

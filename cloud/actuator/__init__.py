@@ -104,9 +104,10 @@ def install(
     app.register_blueprint(rooms)
     for name, group in health.groups(environment.properties).items():
         if group.path:
-            app.add_url_rule(
-                group.path, f"health-{name}", endpoints.health, defaults={"name": name}
-            )
+            where, _, path = group.path.partition(":")
+            app.add_url_rule(path, f"health-{name}", endpoints.health, defaults={"name": name})
+            if where == "management":
+                access.beside.add(path)
 
 
 class _Rooms(Blueprint):

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from flask import Response, request
+from flask import Response, current_app, request
+from werkzeug.exceptions import MethodNotAllowed
 
 from cloud import security
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
-from cloud.config.management import base_path
+from cloud.config.management import base_path, ensure_own_port_usable, own_port
 from cloud.errors import ConfigurationError, DeniedError, NotFoundError, UnauthenticatedError
 from cloud.security import OPEN_PROFILES, Principal
 
@@ -26,7 +27,6 @@ _SAFE: Final = (_HEALTH, "info", "metrics", "prometheus")
 # What changes how traffic flows is off until it is switched on.
 _CAREFUL: Final = {
     "circuitbreakers": "read-only",
-    "env": "read-only",
     "gateway": "read-only",
     "serviceregistry": "read-only",
     "shutdown": "none",
@@ -42,12 +42,16 @@ class Access:
 
     Attributes:
         known: ids of the endpoints that there are, by what they are called in paths.
+        beside: paths that belong to the endpoints' port without being below the base path.
     """
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self.known: dict[str, str] = {}
+        self.beside: set[str] = set()
         self._base = base_path(environment.properties)
+        port = own_port(environment.properties)
+        self._port = None if port is None else str(port)
         self._ensure_known(environment.properties)
         environment.require(self._ensure_known)
 
@@ -57,11 +61,12 @@ class Access:
 
     @staticmethod
     def _ensure_known(properties: Properties) -> None:
-        """Refuse words that Spring does not know.
+        """Refuse words that Spring does not know, and a port that cannot be.
 
         Raises:
-            ConfigurationError: an access that is none of `_RANKS`.
+            ConfigurationError: an access that is none of `_RANKS`; see also that port's check.
         """
+        ensure_own_port_usable(properties)
         given = properties.subset("management.endpoint")
         keys = [f"management.endpoint.{key}" for key in given if key.endswith(".access")]
         for key in (*keys, _DEFAULT, _LIMIT):
@@ -70,13 +75,16 @@ class Access:
     # --- requests
 
     def guard(self) -> None:
-        """Refuse what is not for this client; for requests below the base path only.
+        """Refuse what is not for this client, below the base path, and what is at the wrong port.
 
         Raises:
-            NotFoundError: the endpoint is not exposed.
-            DeniedError: the client's network, or this verb, is not among the allowed.
+            NotFoundError: the endpoint is not exposed, or cannot be written to, or is elsewhere.
+            MethodNotAllowed: it can be read only.
+            DeniedError: the client's network, or its page, is not among the allowed.
         """
         called = self._endpoint(request.path)
+        if self._port is not None:
+            self._ensure_at_its_port(managed=called is not None or request.path in self.beside)
         # Settings are read for names that we know, not for whatever a client thinks of.
         name = self.known.get(called or "")
         if called is None or name == _HEALTH:
@@ -88,10 +96,23 @@ class Access:
         if request.method in _READS or name is None:
             return
         if self._access(name) != "unrestricted":
-            key = f"management.endpoint.{name}.access"
-            raise DeniedError(f"Nothing can be changed unless {key} is unrestricted")
+            self._refuse_write()
         if request.headers.get("Sec-Fetch-Site") == "cross-site":
             raise DeniedError("Not for pages of other sites")
+
+    def _ensure_at_its_port(self, *, managed: bool) -> None:
+        """Answer as if nothing were here, at either port, for what is at the other."""
+        if managed != (request.environ.get("SERVER_PORT") == self._port):
+            raise NotFoundError("Resource not found")
+
+    @staticmethod
+    def _refuse_write() -> None:
+        """Answer as where only what reads was ever there, which is what Spring Boot has then."""
+        known = current_app.create_url_adapter(request)
+        left = _READS.intersection(known.allowed_methods()) if known else ()
+        if "GET" in left:
+            raise MethodNotAllowed(sorted(left))
+        raise NotFoundError("Resource not found")
 
     def _endpoint(self, path: str) -> str | None:
         """Return what a path calls the endpoint, empty for the index, None outside of it all."""

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from functools import partial
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from cloud.actuator.answers import done
-from cloud.actuator.refresh import told
+from cloud.actuator.refresh import setting, told
 from cloud.bus import events, is_enabled
 from cloud.bus.events import Event
 from cloud.config import Environment
-from cloud.errors import InvalidError, UnavailableError
+from cloud.errors import UnavailableError
 from cloud.peers import peers
 from cloud.refresh import refresher
 
@@ -45,11 +45,7 @@ class _Desk:
 
     def manage(self, destination: str | None = None) -> Response:
         """Set `{"name", "value"}` here, if this instance is meant, and tell the others; 204."""
-        body = request.get_json(silent=True)
-        name, value = (body.get("name"), body.get("value")) if isinstance(body, dict) else (0, 0)
-        if not isinstance(name, str) or not name or not isinstance(value, str | int | float):
-            raise InvalidError("name and value are needed")
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+        name, text = setting()
         return told(partial(self._manage, _joined(destination), name, text))
 
     def _refresh(self, destination: str) -> Response:

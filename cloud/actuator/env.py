@@ -1,11 +1,11 @@
 """/actuator/env and /actuator/configprops: what is configured, by whom, and what it comes to.
 
 Values are hidden unless `management.endpoint.<id>.show-values` says otherwise; those of secrets are
-hidden even then.
+hidden even then. With `management.endpoint.env.post.enabled` an operator may set properties here.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,10 +13,14 @@ from flask import Blueprint, Response, request
 
 from cloud.actuator.access import Access
 from cloud.actuator.answers import answer
+from cloud.actuator.process import parent
+from cloud.actuator.refresh import setting, told
 from cloud.config import Environment, Properties, PropertySource, PropertyValue, names
 from cloud.config.placeholders import resolve
+from cloud.config.sources import ENVIRONMENT
 from cloud.errors import ConfigurationError, InvalidError, NotFoundError
 from cloud.logging import mask
+from cloud.refresh import refresher
 
 HIDDEN: Final = "******"
 
@@ -46,6 +50,9 @@ def install(rooms: Blueprint, environment: Environment) -> Mapping[str, str]:
     endpoint = _Endpoint(environment)
     rooms.get("/env", endpoint="env")(endpoint.sources)
     rooms.get("/env/<path:key>", endpoint="env-toMatch")(endpoint.one)
+    if environment.properties.boolean("management.endpoint.env.post.enabled", default=False):
+        rooms.post("/env", endpoint="env-write")(endpoint.write)
+        rooms.delete("/env", endpoint="env-reset")(endpoint.reset)
     rooms.get("/configprops", endpoint="configprops")(endpoint.typed)
     rooms.get("/configprops/<prefix>", endpoint="configprops-prefix")(endpoint.typed)
     return {
@@ -71,7 +78,7 @@ class _Endpoint:
         """List all sources; `?pattern=` keeps the properties whose names it is found in."""
         properties, show = self._environment.properties, self._show("env")
         pattern = _pattern(request.args.get("pattern", ""))
-        told = [
+        listed = [
             {
                 "name": source.name,
                 "properties": {
@@ -80,29 +87,51 @@ class _Endpoint:
                     if pattern.search(key)
                 },
             }
-            for source in properties.sources
+            for source in _sources(properties)
         ]
-        return answer({**_profiles(properties), "propertySources": told})
+        return answer({**_profiles(properties), "propertySources": listed})
 
     def one(self, key: str) -> Response:
         """Tell one property, and which sources have it."""
         properties, show = self._environment.properties, self._show("env")
-        held = {source.name: _held(source, key) for source in properties.sources}
-        winner = next((name for name, (_, found) in held.items() if found), None)
-        if winner is None:
+        held = {source.name: _held(source, key) for source in _sources(properties)}
+        having = ((name, found) for name, (_, found) in held.items() if found)
+        winner, first = next(having, ("", None))
+        if first is None:
             raise NotFoundError("No such property")
-        value = show(key, _safely(properties, key))
-        told: list[dict[str, Any]] = []
+        value = show(key, _spelled(first, properties))
+        listed: list[dict[str, Any]] = []
         for name, (spelled, found) in held.items():
             shown = _described(found, show(spelled, _spelled(found, properties))) if found else None
-            told.append({"name": name, "property": shown} if shown else {"name": name})
+            listed.append({"name": name, "property": shown} if shown else {"name": name})
         return answer(
             {
                 "property": {"source": winner, "value": value},
                 **_profiles(properties),
-                "propertySources": told,
+                "propertySources": listed,
             }
         )
+
+    def write(self) -> Response:
+        """Set a property above all others, in every process, until the instance ends."""
+        name, value = setting()
+
+        def work() -> Response:
+            refresher(self._environment).manage({name: value})
+            return answer({name: value})
+
+        return told(work)
+
+    def reset(self) -> Response:
+        """Take back what was set so; answers it."""
+        own, show = refresher(self._environment), self._show("env")
+
+        def work() -> Response:
+            managed = own.managed()
+            own.manage(dict.fromkeys(managed))
+            return answer({name: show(name, value) for name, value in managed.items()})
+
+        return told(work)
 
     def typed(self, prefix: str = "") -> Response:
         """List what the house reads, with its defaults, in one bean for each prefix."""
@@ -127,6 +156,14 @@ class _Endpoint:
         if not self._access.shows("values", "never", endpoint):
             return lambda _key, _text: HIDDEN
         return lambda key, text: HIDDEN if _SECRET.search(key) else mask(text)
+
+
+def _sources(properties: Properties) -> Sequence[PropertySource]:
+    """List the sources, and among them what a Boot application adds: the number of its process."""
+    system = PropertySource("systemProperties", {"PID": PropertyValue(str(parent()), "")})
+    given = properties.sources
+    at = next((n for n, source in enumerate(given) if source.name == ENVIRONMENT), 0)
+    return [*given[:at], system, *given[at:]]
 
 
 def _profiles(properties: Properties) -> dict[str, Any]:

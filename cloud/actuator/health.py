@@ -48,7 +48,8 @@ class Group:
         members: component names.
         order: statuses, the worst first.
         codes: HTTP statuses; 200 for what is not among them.
-        path: where the group answers beside the actuator, `/readyz`.
+        path: where the group answers beside the actuator: `server:/readyz`, or `management:/…` on
+            the endpoints' own port.
         owners: whose `show-…` keys count, as in `management.endpoint.<owner>`, the first first.
     """
 
@@ -207,7 +208,7 @@ def _status(text: str) -> str:
 
 
 def _path(properties: Properties, name: str) -> str | None:
-    """Read where a group answers on the main port, if it does.
+    """Read where a group answers beside the actuator, if it does.
 
     Raises:
         ConfigurationError: an additional path that is not `server:/<segment>`.
@@ -220,7 +221,7 @@ def _path(properties: Properties, name: str) -> str | None:
     where, _, path = given.partition(":")
     if where not in {"server", "management"} or not _SEGMENT.fullmatch(path):
         raise ConfigurationError(f"{properties.application}: {key} is not server:/<segment>")
-    return path
+    return given
 
 
 class _Probe:

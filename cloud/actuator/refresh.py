@@ -9,7 +9,7 @@ from cloud.actuator.answers import answer
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.envelope import zoned_date_time
-from cloud.errors import ConfigurationError, UnavailableError
+from cloud.errors import ConfigurationError, InvalidError, UnavailableError
 from cloud.refresh import refresher
 
 
@@ -25,6 +25,15 @@ def install(rooms: Blueprint, environment: Environment) -> Mapping[str, str]:
         return told(lambda: answer(own.refresh()))
 
     return {"refresh": "/refresh"}
+
+
+def setting() -> tuple[str, str]:
+    """Read a body of `{"name", "value"}`; the value as configuration spells it."""
+    body = request.get_json(silent=True)
+    name, value = (body.get("name"), body.get("value")) if isinstance(body, dict) else (0, 0)
+    if not isinstance(name, str) or not name or not isinstance(value, str | int | float):
+        raise InvalidError("name and value are needed")
+    return name, str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def told(work: Callable[[], Response]) -> Response:

@@ -7,10 +7,53 @@ from cloud.config.properties import Properties
 BASE_PATH: Final = "management.endpoints.web.base-path"
 
 _MAPPING: Final = "management.endpoints.web.path-mapping"
+_SERVER: Final = "management.server"
+_PORT: Final = f"{_SERVER}.port"
+_ADDRESS: Final = f"{_SERVER}.address"
+
+
+def own_port(properties: Properties) -> int | None:
+    """Return the port that the endpoints have to themselves, None where they share the house's.
+
+    -1 means that they are not there over HTTP (Spring Boot's ManagementPortType).
+
+    Raises:
+        ConfigurationError: it is no port, or any free one, which nobody could be told of in time.
+    """
+    if not properties.get(_PORT):
+        return None
+    port = properties.integer(_PORT, minimum=-1, maximum=65535)
+    if port == 0:
+        raise properties.wrong(_PORT, "must be a fixed port, or -1")
+    return None if port == properties.integer("server.port", 8080) else port
+
+
+def own_address(properties: Properties) -> str:
+    """Return what that port is bound to: `management.server.address`, else what the house is."""
+    return properties.get(_ADDRESS) or properties.text("server.address", "0.0.0.0")  # noqa: S104 - as Spring Boot
+
+
+def ensure_own_port_usable(properties: Properties) -> None:
+    """Refuse what has no effect, as Spring Boot does.
+
+    Raises:
+        ConfigurationError: an address without a port of its own; TLS that differs from the house's.
+    """
+    alone = own_port(properties) is not None
+    if properties.get(_ADDRESS) and not alone:
+        raise properties.wrong(_ADDRESS, f"needs a {_PORT} of its own")
+    given = properties.subset(f"{_SERVER}.ssl")
+    off = given.get("enabled", "").lower() == "false"
+    if given and not (off and not (alone and properties.subset("server.ssl"))):
+        raise properties.wrong(
+            f"{_SERVER}.ssl.{min(given)}", "has no effect: that port speaks what server.port speaks"
+        )
 
 
 def base_path(properties: Properties) -> str:
     """Return the path of the endpoints, `/actuator` when unset; without a slash at its end.
+
+    On a port of their own `management.server.base-path` stands before it.
 
     Raises:
         ConfigurationError: it is the root, where the house's own paths are.
@@ -18,7 +61,8 @@ def base_path(properties: Properties) -> str:
     path = properties.text(BASE_PATH, "/actuator").strip("/")
     if not path:
         raise properties.wrong(BASE_PATH, "must not be /")
-    return f"/{path}"
+    above = properties.get(f"{_SERVER}.base-path") if own_port(properties) is not None else None
+    return "".join(f"/{part}" for part in ((above or "").strip("/"), path) if part)
 
 
 def name_of(properties: Properties, endpoint: str) -> str:

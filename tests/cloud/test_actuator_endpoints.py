@@ -161,11 +161,11 @@ def test_only_exposed_endpoints_are_there(make, settings, profile, there):
     ("settings", "read", "written"),
     [
         pytest.param({}, 200, 204, id="unrestricted"),
-        pytest.param({f"{OWN}.loggers.access": "READ_ONLY"}, 200, 403, id="read-only"),
+        pytest.param({f"{OWN}.loggers.access": "READ_ONLY"}, 200, 405, id="read-only"),
         pytest.param({f"{OWN}.loggers.access": "none"}, 404, 404, id="none"),
         pytest.param({f"{OWN}.loggers.enabled": "false"}, 404, 404, id="the older key"),
         pytest.param({f"{OWN}s.access.default": "none"}, 404, 404, id="default"),
-        pytest.param({f"{OWN}s.access.max-permitted": "read-only"}, 200, 403, id="at most"),
+        pytest.param({f"{OWN}s.access.max-permitted": "read-only"}, 200, 405, id="at most"),
     ],
 )
 def test_access_decides_what_may_be_done(make, settings, read, written):
@@ -175,9 +175,14 @@ def test_access_decides_what_may_be_done(make, settings, read, written):
 
 
 def test_what_changes_traffic_is_off_until_it_is_switched_on(make):
-    answer = post(make(), "/circuitbreakers/x", '{"updateState": "FORCE_OPEN"}')
-    assert answer.status_code == 403
-    assert "management.endpoint.circuitbreakers.access" in answer.text
+    """There is only what reads then: nothing at all at a path that can but be written to."""
+    update = '{"updateState": "FORCE_OPEN"}'
+    client = make()
+    assert post(client, "/circuitbreakers/x", update).status_code == 404
+    refused = post(client, "/circuitbreakers", update)
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+    allowed = make(**{f"{OWN}.circuitbreakers.access": "unrestricted"})
+    assert "No such circuit breaker" in post(allowed, "/circuitbreakers/x", update).text
 
 
 def test_an_access_that_does_not_exist_stops_the_start(make):
@@ -342,7 +347,8 @@ def test_values_are_hidden_unless_it_is_said_that_they_are_not(make):
     assert "open" not in get(client, "/env").text
     shown = make(**SECRETS, **{f"{OWN}.env.show-values": "always"})
     assert "hunter2" not in get(shown, "/env").text
-    (source,) = get(shown, "/env?pattern=films").json["propertySources"]
+    listed = get(shown, "/env?pattern=films").json["propertySources"]
+    (source,) = (one for one in listed if one["properties"])
     assert source["properties"]["films.name"] == {"value": "open", "origin": "test"}
     assert {key for key, one in source["properties"].items() if one["value"] == "******"} == {
         "films.api-key",
@@ -370,6 +376,31 @@ def test_settings_are_told_with_their_defaults_and_origins(make):
     assert beans["nozie.web"]["inputs"]["trusted-proxies"] == {}
     jwt = get(client, "/configprops/jwt").json["contexts"]["sample-service"]["beans"]["jwt"]
     assert jwt["properties"]["secret"] == "******"
+
+
+def test_the_process_is_told_as_by_a_boot_application(make):
+    """Spring Boot Admin asks for it by this name."""
+    client = make(**{f"{OWN}.env.show-values": "always"})
+    told = get(client, "/env/PID").json
+    assert told["property"] == {"source": "systemProperties", "value": str(os.getpid())}
+    assert get(make(), "/env/PID").json["property"]["value"] == "******"
+    assert get(client, "/env/PPID").status_code == 404
+
+
+def test_properties_are_set_and_taken_back_where_that_is_switched_on(make):
+    client = make(**{f"{OWN}.env.post.enabled": "true", f"{OWN}.env.show-values": "always"})
+
+    def value():
+        answer = get(client, "/env/films.size")
+        return answer.json["property"] if answer.status_code == 200 else None
+
+    assert post(client, "/env", '{"name": "films.size", "value": 7}').json == {"films.size": "7"}
+    assert value() == {"source": "manager", "value": "7"}
+    assert post(client, "/env", '{"name": "films.size"}').status_code == 400
+    taken = client.delete("/actuator/env", environ_overrides=INSIDE)
+    assert (taken.status_code, taken.json) == (200, {"films.size": "7"})
+    assert value() is None
+    assert post(make(), "/env", '{"name": "films.size", "value": 7}').status_code == 405
 
 
 # --- loggers

@@ -23,8 +23,8 @@ from cloud.errors import ConfigurationError
 from cloud.refresh import MANAGER, Scope, refresher
 from deploy.local import Estate
 from tests.cloud.door import Door
-from tests.cloud.test_eureka import eventually
 from tests.ports import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,7 +119,7 @@ def start(served, tmp_path) -> Iterator[Callable[..., House]]:
         values = {key.replace("__", ".").replace("_", "-"): settings[key] for key in settings}
         house = House(served[0], served[1], tmp_path / "run", {"fresh.greeting": "one", **values})
         made.append(house)
-        eventually(lambda: answers(house), 30)
+        eventually(lambda: answers(house))
         return house
 
     yield run
@@ -220,7 +220,7 @@ def test_a_config_server_that_is_away_changes_nothing(served, tmp_path):
     door = Door(urlsplit(url).netloc)
     house = House(folder, f"http://127.0.0.1:{door.port}", tmp_path / "run", {"fresh.limit": 7})
     try:
-        eventually(lambda: answers(house), 30)
+        eventually(lambda: answers(house))
         door.shut()
         answer = house.post("/refresh")
         assert (answer.status_code, answer.json()["status"]) == (503, 503)
@@ -256,6 +256,19 @@ def test_a_check_refuses_before_anybody_is_told(alone):
         refresher(alone).manage({"b": "x"})
     assert alone.properties.get("b") == "2"
     assert heard == []
+
+
+def test_without_a_run_folder_a_process_agrees_with_itself(tmp_path):
+    """A script has none; threads of it still refresh one after the other."""
+    settings = {"nozie.server.run-dir": str(tmp_path / "none"), "a": "1"}
+    environment = Environment(Properties.of(settings))
+    own = refresher(environment)
+    threads = [threading.Thread(target=own.manage, args=({f"b{n}": "2"},)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert own.managed() == {f"b{n}": "2" for n in range(4)}
 
 
 def test_a_part_is_kept_until_what_it_was_made_from_changes():
