@@ -23,7 +23,7 @@ from prometheus_client import Summary
 from urllib3 import exceptions as faults
 
 from cloud import tracing
-from cloud.balancer import Balancer, RetrySettings
+from cloud.balancer import BROKEN, REFUSED, Balancer, RetrySettings
 from cloud.breaker import Breakers, CircuitBreaker
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
@@ -87,7 +87,9 @@ class _Call:
     route: str
 
     def header(self, name: str) -> str | None:
-        """Find a header by its name in lower case."""
+        """Find a header by its name in lower case; `:path` is the target."""
+        if name == ":path":
+            return self.target
         return next((held for known, held in self.headers.items() if known.lower() == name), None)
 
 
@@ -275,15 +277,16 @@ class ServiceClient:
         tried: list[Instance] = []
         while True:
             tried.append(instance)
-            repeatable, refused = retry.may_repeat(call.method), False
+            met = ""
             try:
                 answer = self._counted(balancer, instance, call)
             except _Refused as error:
+                met = REFUSED
                 balancer.failed(instance, refused=True)
                 fault: Exception = UnavailableError(f"{self._service_id} does not answer")
                 fault.__cause__ = error
-                repeatable, refused = retry.enabled, True
             except _Broken as error:
+                met = BROKEN
                 balancer.failed(instance)
                 fault = UnavailableError(f"{self._service_id} broke the connection")
                 fault.__cause__ = error
@@ -297,8 +300,8 @@ class ServiceClient:
                 balancer.failed(instance)
                 fault = UnavailableError(f"{self._service_id} answered {answer.status}")
             following = None
-            if repeatable:
-                following = self._next(retry, balancer, tried, call, refused=refused)
+            if retry.may_repeat(call.method, met):
+                following = self._next(retry, balancer, tried, call, refused=met == REFUSED)
             if following is None:
                 raise fault
             log.info("call_retried", service=self._service_id, reason=str(fault))

@@ -296,9 +296,11 @@ class Upstream(asyncio.Protocol):
 
 
 def _header(exchange: Exchange) -> Header:
-    """Let the balancer ask for a hint or a cookie, where a service's instances differ by these."""
+    """Let the balancer ask for a hint, a cookie or a version, where instances differ by these."""
 
     def header(name: str) -> str | None:
+        if name == ":path":
+            return f"{exchange.raw_path}?{exchange.query or ''}"
         found = exchange.header(name.encode())
         return found.decode("latin-1") if found is not None else None
 

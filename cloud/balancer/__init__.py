@@ -4,6 +4,14 @@
 """
 
 from cloud.balancer.balancer import Balancer, Header
-from cloud.balancer.settings import LoadBalancing, RetrySettings, check
+from cloud.balancer.settings import BROKEN, REFUSED, LoadBalancing, RetrySettings, check
 
-__all__ = ["Balancer", "Header", "LoadBalancing", "RetrySettings", "check"]
+__all__ = [
+    "BROKEN",
+    "REFUSED",
+    "Balancer",
+    "Header",
+    "LoadBalancing",
+    "RetrySettings",
+    "check",
+]

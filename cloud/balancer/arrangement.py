@@ -1,10 +1,14 @@
 """Arrangements: the instances of a service in the order of their turns, made once a registry."""
 
+import random
+import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from math import gcd
 
-from cloud.balancer.settings import WEIGHTED, ZONE, LoadBalancing
+from cloud.balancer import versions
+from cloud.balancer.settings import API_VERSION, SUBSET, WEIGHTED, ZONE, LoadBalancing
 from cloud.eureka import Instance
 
 Ring = tuple[Instance, ...]
@@ -15,16 +19,36 @@ _LONGEST_RING = 1000
 
 
 def arrange(instances: Sequence[Instance], settings: LoadBalancing) -> Mapping[str, Tiers]:
-    """Arrange all instances (under the name "") and those of each hint.
+    """Arrange all instances (under the name "") and those of each hint, or of each version.
 
-    Metadata decides, by Spring's keys: `hint`, `weight`, `zone`.
+    Metadata decides, by Spring's keys: `hint`, `API_VERSION`, `weight`, `zone`.
     """
-    hints = {instance.metadata.get("hint", "") for instance in instances}
-    groups = {
-        hint: tuple(instance for instance in instances if instance.metadata.get("hint") == hint)
-        for hint in hints - {""}
-    }
-    return {hint: _tiers(those, settings) for hint, those in {**groups, "": instances}.items()}
+    if settings.strategy == SUBSET:
+        instances = _subset(instances, *settings.subset)
+    groups = defaultdict(list)
+    for instance in instances:
+        if settings.strategy == API_VERSION:
+            name = versions.parse(instance.metadata.get("API_VERSION", ""))
+        else:
+            name = instance.metadata.get("hint", "")
+        groups[name].append(instance)
+    return {name: _tiers(those, settings) for name, those in {**groups, "": instances}.items()}
+
+
+def _subset(instances: Sequence[Instance], who: str, size: int) -> Sequence[Instance]:
+    """Choose as many instances for this caller that all callers together burden all alike.
+
+    Deterministic subsetting ("Site Reliability Engineering", chapter 20): callers of one round
+    share out one shuffled list, each takes another piece of it.
+    """
+    pieces = len(instances) // size
+    if pieces <= 1:
+        return instances
+    number = zlib.crc32(who.encode())
+    turn, piece = divmod(number, pieces)
+    shuffled = sorted(instances, key=lambda instance: instance.instance_id)
+    random.Random(turn).shuffle(shuffled)  # noqa: S311 - everybody is to draw the same
+    return shuffled[piece * size : (piece + 1) * size]
 
 
 def _tiers(instances: Sequence[Instance], settings: LoadBalancing) -> Tiers:

@@ -17,13 +17,16 @@ from typing import Any, Protocol, Self
 
 import structlog
 
+from cloud.balancer import versions
 from cloud.balancer.arrangement import Ring, Tiers, arrange
 from cloud.balancer.health import HealthChecks
 from cloud.balancer.settings import (
+    API_VERSION,
     HEALTH_CHECK,
     LEAST_IN_FLIGHT,
     PREFIX,
     RANDOM,
+    SAME,
     STICKY,
     LoadBalancing,
     check,
@@ -39,9 +42,10 @@ _EJECTION_S = 10.0
 _LONGEST_EJECTION_S = 60.0
 _PROBE_S = 2.0
 _MANY = 1000
+_NOBODY: Tiers = ((),)
 
 Header = Callable[[str], str | None]
-"""A request's header by its name in lower case."""
+"""A request's header by its name in lower case; `:path` is its target (RFC 9113, 8.3.1)."""
 
 
 class View(Protocol):
@@ -60,13 +64,18 @@ class _Trouble:
 
 
 class _Service:
-    """One service as the balancer knows it; remade when its settings change."""
+    """One service as the balancer knows it; remade when its settings change.
+
+    Attributes:
+        last: id of the instance that was chosen last, whose turn it was.
+    """
 
     def __init__(self, service_id: str, settings: LoadBalancing, view: View) -> None:
         self.settings = settings
         # Processes that start together must not all begin with the same instance.
         self.turns = count(random.randrange(1000))  # noqa: S311
         self.cookie = re.compile(rf"(?:^|;\s*){re.escape(settings.cookie)}=\"?([^;\"\s]*)")
+        self.last = ""
         self._listed: Sequence[Instance] | None = None
         self._groups: Mapping[str, Tiers] = {}
         self._checks: HealthChecks | None = None
@@ -85,6 +94,10 @@ class _Service:
             self._groups = arrange(self._well(instances), self.settings)
             self._listed = instances
         groups = self._groups
+        if self.settings.strategy == API_VERSION:
+            wanted = versions.asked(self.settings.versions, header)
+            others = groups[""] if self.settings.versions.fallback else _NOBODY
+            return groups.get(wanted, others) if wanted else others
         if len(groups) == 1:
             return groups[""]
         asked = (header(self.settings.hint_header) if header else None) or self.settings.hint
@@ -158,7 +171,7 @@ class Balancer:
         instances = self._view.instances(service_id)
         service = self._services.get(service_id) or self._service(service_id)
         strategy = service.settings.strategy
-        if strategy == STICKY and header is not None:
+        if strategy in (STICKY, SAME):
             kept = self._kept(service, instances, header)
             if kept is not None and kept not in exclude and self._accepts(kept):
                 return kept
@@ -170,6 +183,7 @@ class Balancer:
         for ring in tiers:
             found = walk(ring, turn, exclude)
             if found is not None:
+                service.last = found.instance_id
                 return found
         # All are out: rather one that failed a moment ago than none.
         everybody = tiers[-1]
@@ -189,11 +203,13 @@ class Balancer:
             return self._services[service_id]
 
     def _kept(
-        self, service: _Service, instances: Sequence[Instance], header: Header
+        self, service: _Service, instances: Sequence[Instance], header: Header | None
     ) -> Instance | None:
-        """Find the instance that the request's cookie names."""
-        found = service.cookie.search(header("cookie") or "")
-        named = found and found[1]
+        """Find the instance that was chosen last, or the one that the request's cookie names."""
+        named: str | None = service.last
+        if service.settings.strategy == STICKY:
+            found = service.cookie.search((header and header("cookie")) or "")
+            named = found and found[1]
         return next((one for one in instances if one.instance_id == named), None)
 
     def _first(self, ring: Ring, turn: int, exclude: Collection[Instance]) -> Instance | None:

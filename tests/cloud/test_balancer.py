@@ -2,7 +2,6 @@
 
 import random
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +16,7 @@ from cloud.config import Environment, Properties, PropertySource, PropertyValue
 from cloud.errors import ConfigurationError, UnavailableError
 from cloud.eureka import Instance
 from cloud.testing import properties
+from tests.waiting import eventually
 
 SPRING = "spring.cloud.loadbalancer"
 
@@ -256,6 +256,85 @@ def test_who_failed_keeps_no_session():
     assert order(balancer, 2, asking(cookie="sc-lb-instance-id=b")) == "aa"
 
 
+def test_the_same_instance_as_long_as_it_is_there():
+    registry = Registry("a", "b", "c")
+    settings = {f"{SPRING}.configurations": "same-instance-preference"}
+    balancer = Balancer(registry, Environment(properties("x", settings)))
+    first = balancer.choose("s")
+    assert {balancer.choose("s") for _ in range(9)} == {first}
+    other = balancer.choose("s", exclude=[first])
+    assert {balancer.choose("s") for _ in range(9)} == {other}
+    registry.listed = tuple(one for one in registry.listed if one != other)
+    assert balancer.choose("s") != other
+
+
+def test_subset_is_each_callers_own_and_all_together_are_burdened_alike():
+    listed = [instance(f"i{number:02}") for number in range(12)]
+    seen: Counter[str] = Counter()
+    for caller in range(120):
+        more = {"configurations": "subset", "subset_size": "4"}
+        own = balancer_of(*listed, **more, **{"subset_instance-id": f"caller:{caller}"})
+        mine = set(chosen(own, 40))
+        assert len(mine) == 4
+        again = balancer_of(*listed, **more, **{"subset_instance-id": f"caller:{caller}"})
+        assert set(chosen(again, 40)) == mine
+        seen.update(mine)
+    assert len(seen) == 12
+    assert max(seen.values()) < 2 * min(seen.values())
+
+
+def test_a_subset_of_few_is_all():
+    few = balancer_of(*(instance(name) for name in "abc"), configurations="subset")
+    assert set(chosen(few, 9)) == set("abc")
+
+
+VERSIONED = [
+    instance("a", API_VERSION="1"),
+    instance("b", API_VERSION="v2.1"),
+    instance("c"),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "request_", "expected"),
+    [
+        pytest.param({"header": "X-Version"}, {"x-version": "1.0"}, "a", id="header"),
+        pytest.param({"query-parameter": "v"}, {":path": "/x?u=1&v=2.1.0"}, "b", id="parameter"),
+        pytest.param({"path-segment": "1"}, {":path": "/api/v1/x?v=2.1"}, "a", id="path"),
+        pytest.param(
+            {"media-type-parameters.[application/json]": "version"},
+            {"accept": "text/html;version=1, application/json; version=2.1"},
+            "b",
+            id="media type",
+        ),
+        pytest.param(
+            {"header": "X-Version", "path-segment": "0"},
+            {"x-version": "2.1", ":path": "/v1"},
+            "b",
+            id="the header comes first",
+        ),
+        pytest.param({"header": "X-Version", "default": "2.1"}, {}, "b", id="default"),
+        pytest.param({"header": "X-Version"}, {}, "", id="nothing asked for"),
+        pytest.param({"header": "X-Version"}, {"x-version": "3"}, "", id="nobody has it"),
+        pytest.param({"header": "X-Version"}, {"x-version": "latest"}, "", id="no version"),
+        pytest.param(
+            {"header": "X-Version", "fallback-to-available-instances": "true"},
+            {"x-version": "3"},
+            "abc",
+            id="nobody has it, then anybody",
+        ),
+    ],
+)
+def test_versions_of_an_api(settings, request_, expected):
+    given = {f"api-version_{key}": text for key, text in settings.items()}
+    balancer = balancer_of(*VERSIONED, configurations="api-version", **given)
+    if expected:
+        assert "".join(sorted(order(balancer, len(expected), request_.get))) == expected
+        return
+    with pytest.raises(UnavailableError):
+        balancer.choose("s", header=request_.get)
+
+
 def test_least_in_flight():
     balancer = balancer_of(*map(instance, "abc"), configurations="least-in-flight")
 
@@ -352,13 +431,6 @@ def test_health_check(house):
     assert set(order(everybody_sick, 4)) == {"b", "c"}
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.01)  # noqa: TID251 - polling a real server
-
-
 def test_each_service_by_its_own_settings_and_anew_after_a_refresh():
     own = f"{SPRING}.clients.s"
     environment = Environment(
@@ -381,6 +453,8 @@ def test_each_service_by_its_own_settings_and_anew_after_a_refresh():
         ("clients.movie-service.configurations", "secret"),
         ("clients.movie-service.retry.retryable-status-codes", "5xx"),
         ("health-check.interval", "soon"),
+        ("api-version.default", "newest"),
+        ("subset.size", "0x"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_with_its_source_not_its_value(key, value):

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import view
 from cloud.testing import properties
 from tests.ports import free_port
+from tests.waiting import eventually
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances.movie-service"
 BREAKER = "resilience4j.circuitbreaker.configs.default"
@@ -321,6 +323,24 @@ def test_tries_of_a_call_that_breaks_everywhere(upstream, same, following, expec
     assert sorted(len(one.requests) for one in broken if one.requests) == expected
 
 
+@pytest.mark.parametrize(
+    ("exceptions", "asked"),
+    [
+        pytest.param("", 2, id="as Spring has it"),
+        pytest.param("java.io.IOException, java.util.concurrent.TimeoutException", 2, id="I/O"),
+        pytest.param("java.net.ConnectException", 1, id="what broke was connected"),
+        pytest.param("com.acme.UnheardOfException", 1, id="nothing of ours"),
+    ],
+)
+def test_exceptions_that_are_retried(upstream, exceptions, asked):
+    broken = [upstream(breaking) for _ in range(2)]
+    settings = {f"{RETRY}.retryable-exceptions": exceptions}
+    service = client(*(one.uri for one in broken), settings=settings)
+    with pytest.raises(UnavailableError):
+        service.get("/x")
+    assert sum(len(one.requests) for one in broken) == asked
+
+
 def test_a_status_may_count_as_no_answer(upstream):
     sick, well = upstream(answering(429)), upstream(echo)
     settings = {f"{RETRY}.retryable-status-codes": "429"}
@@ -397,16 +417,13 @@ def test_breaker_opens_around_a_service_that_fails_and_closes_when_it_is_back(up
             service.get("/x")
     assert len(instance.requests) == 4
     instance.talk = echo
-    assert until_answered(service).status == 200
 
-
-def until_answered(service: ServiceClient) -> Answer:
-    limit = datetime.now(UTC) + timedelta(seconds=10)  # noqa: TID251 - a real breaker in real time
-    while True:
-        try:
+    def answer() -> Answer | None:
+        with suppress(UnavailableError):
             return service.get("/x")
-        except UnavailableError:
-            assert datetime.now(UTC) < limit  # noqa: TID251
+        return None
+
+    assert eventually(answer).status == 200
 
 
 def test_the_only_instance_gets_a_second_chance_after_a_broken_connection(upstream):
