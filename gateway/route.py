@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from cloud.config import Properties
-from gateway.exchange import Definition, Exchange, Handler
-from gateway.filters.local_response_cache import CACHE
+from gateway.exchange import LOCAL_CACHE, Definition, Exchange, Handler
 from gateway.predicates import Predicate, bind, build, gather
 from gateway.settings import PREFIXES, Cors, spring_key, spring_option
 
@@ -285,7 +284,7 @@ class Reader:
         # As in Spring, default and own filters take turns: both lists are numbered from one.
         numbered = [*enumerate(self._defaults), *enumerate(own)]
         # But for one, which has a place of its own before all others.
-        numbered.sort(key=lambda pair: (pair[1].name != CACHE, pair[0]))
+        numbered.sort(key=lambda pair: (pair[1].name != LOCAL_CACHE, pair[0]))
         filters = tuple(definition for _, definition in numbered)
         predicates = tuple(map(define, _items(item.get("predicates"))))
         self._ensure_enabled("filter", filters)
@@ -316,7 +315,7 @@ class Reader:
     def _ensure_enabled(self, kind: str, used: Sequence[Definition]) -> None:
         for definition in used:
             option = spring_option(self._properties, f"{kind}.{definition.name}.enabled")
-            default = "false" if definition.name == CACHE else "true"
+            default = "false" if definition.name == LOCAL_CACHE else "true"
             if (option or default).lower() == "false":
                 raise ValueError(f"{kind} {definition.name} is switched off")
 

@@ -14,6 +14,8 @@ from hashlib import sha256
 from cloud.errors import ConfigurationError
 from gateway.body import copied
 from gateway.exchange import (
+    CACHE_REQUESTS,
+    LOCAL_CACHE,
     Definition,
     Exchange,
     Filter,
@@ -26,10 +28,7 @@ from gateway.exchange import (
     size_of,
     span_of,
 )
-from gateway.filters.metadata_cache import REQUESTS
 from gateway.predicates import bind
-
-CACHE = "LocalResponseCache"
 
 _OPTIONS = "filter.local-response-cache"
 _TIME_TO_LIVE = "5m"
@@ -165,11 +164,11 @@ def local_response_cache(definition: Definition, tools: Tools) -> Filter:
             return await proceed(exchange)
         request, anew = _Request.of(exchange), "no-cache" in asked
         if not anew and (found := _look_up(cache, request)) is not None:
-            REQUESTS.labels(exchange.route, "hit").inc()
+            CACHE_REQUESTS.labels(exchange.route, "hit").inc()
             return found
         reply = await proceed(exchange)
         kept = _is_kept(reply, cache.largest) and (renews or not anew)
-        REQUESTS.labels(exchange.route, "miss" if kept else "pass").inc()
+        CACHE_REQUESTS.labels(exchange.route, "miss" if kept else "pass").inc()
         return _keep(cache, request, reply) if kept else reply
 
     return apply
@@ -186,7 +185,7 @@ def everywhere(tools: Tools) -> Filter | None:
     if off or not on:
         return None
     try:
-        return local_response_cache(Definition(CACHE, {}), tools)
+        return local_response_cache(Definition(LOCAL_CACHE, {}), tools)
     except ValueError as fault:
         raise ConfigurationError(f"{_OPTIONS}: {fault}") from None
 

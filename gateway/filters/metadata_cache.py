@@ -13,11 +13,11 @@ from hashlib import sha256
 from typing import Any
 
 import orjson
-from prometheus_client import Counter
 
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from gateway.body import read
 from gateway.exchange import (
+    CACHE_REQUESTS,
     Definition,
     Exchange,
     Filter,
@@ -83,10 +83,6 @@ _TOLD_IN_304 = frozenset({b"cache-control", b"content-location", b"date", b"etag
                           b"last-modified", b"vary"})  # fmt: skip
 _FAILURES = (UnavailableError, UpstreamError, DeadlineError)
 
-REQUESTS = Counter(
-    "gateway_cache_requests", "Requests that a cache looked at", ("routeId", "result")
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -150,7 +146,7 @@ class _Cache:
             raise
         if isinstance(found, Entry):
             result = found.result if leads or found.result != "miss" else "hit"
-            REQUESTS.labels(exchange.route, result).inc()
+            CACHE_REQUESTS.labels(exchange.route, result).inc()
             return _serve(exchange, found, result, self._now())
         return found if leads and found else await self._pass(exchange, proceed)
 
@@ -172,7 +168,7 @@ class _Cache:
         return await asyncio.shield(flight)
 
     async def _pass(self, exchange: Exchange, proceed: Handler) -> Reply:
-        REQUESTS.labels(exchange.route, "pass").inc()
+        CACHE_REQUESTS.labels(exchange.route, "pass").inc()
         return await proceed(exchange)
 
     async def _find(self, key: str, exchange: Exchange, proceed: Handler) -> Entry | Reply:

@@ -24,6 +24,7 @@ from cloud.errors import (
     UpstreamError,
 )
 from gateway.exchange import (
+    LOCAL_CACHE,
     BusyError,
     Definition,
     Exchange,
@@ -38,7 +39,7 @@ from gateway.exchange import (
     message,
 )
 from gateway.filters import build
-from gateway.filters.local_response_cache import CACHE, everywhere
+from gateway.filters.local_response_cache import everywhere
 from gateway.filters.request_size import limit_of
 from gateway.handler.access import AccessRules
 from gateway.handler.cors import CorsRules
@@ -159,7 +160,7 @@ def chain(
     limit = limit_of(sizes[-1]) if sizes else settings.max_body
     for definition in reversed(_filters(route)):
         handler = _around(build(definition, tools), handler)
-    if cached is not None and all(one.name != CACHE for one in route.filters):
+    if cached is not None and all(one.name != LOCAL_CACHE for one in route.filters):
         handler = _around(cached, handler)
     return partial(_limited, proceed=handler, limit=limit)
 
@@ -172,7 +173,7 @@ def _filters(route: Route) -> Sequence[Definition]:
     if any(definition.name == "CircuitBreaker" for definition in route.filters):
         return route.filters
     own = list(route.filters)
-    at = sum(definition.name == CACHE for definition in own[:1])
+    at = sum(definition.name == LOCAL_CACHE for definition in own[:1])
     return [*own[:at], _default_breaker(route), *own[at:]]
 
 
