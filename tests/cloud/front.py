@@ -1,6 +1,11 @@
-"""A front before a server: HTTP is passed on, but for what a test has it refuse."""
+"""A front before a server: HTTP is passed on, but for what a test has it refuse.
+
+It does for a proxy, too: a request line may hold a whole address, and CONNECT makes a tunnel.
+"""
 
 import http.client
+import select
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -8,6 +13,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Refuse = Callable[[BaseHTTPRequestHandler], int | None]
+
+
+def _pipe(near: socket.socket, far: socket.socket) -> None:
+    """Pass bytes both ways until one side has no more."""
+    while True:
+        for source in select.select([near, far], [], [])[0]:
+            piece = source.recv(65536)
+            if not piece:
+                return
+            (far if source is near else near).sendall(piece)
 
 
 class Front:
@@ -65,6 +80,15 @@ class Front:
                     self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
+
+            def do_CONNECT(self) -> None:  # noqa: N802 - the library's name
+                front.requests.append((f"CONNECT {self.path}", dict(self.headers)))
+                host, port = self.path.split(":")
+                with socket.create_connection((host, int(port)), timeout=10) as far:
+                    self.send_response(200)
+                    self.end_headers()
+                    _pipe(self.connection, far)
+                self.close_connection = True
 
             do_GET = do_POST = do_PUT = do_DELETE = pass_on  # noqa: N815 - the library's names
 

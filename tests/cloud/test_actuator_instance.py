@@ -13,8 +13,8 @@ import pytest
 import requests
 
 from cloud.peers import Peers
-from tests.cloud.test_eureka import eventually
 from tests.ports import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 LOGGER = "nozie.fresh"

@@ -19,8 +19,8 @@ from cloud.breaker import Breakers
 from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.testing import properties
-from tests.cloud.test_eureka import eventually
 from tests.ports import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 INSIDE = {"REMOTE_ADDR": "10.1.2.3"}

@@ -15,7 +15,7 @@ from cloud.breaker.shared import Shared, runner
 from cloud.errors import UnavailableError
 from tests.cloud.door import Door
 from tests.cloud.test_breaker_endpoints import House, house  # noqa: F401 - a fixture
-from tests.cloud.test_eureka import eventually
+from tests.waiting import eventually
 
 DEFAULT = "resilience4j.circuitbreaker.configs.default"
 RULES = CircuitBreakerSettings(

@@ -11,8 +11,8 @@ from cloud.bus import events
 from cloud.bus.events import Event
 from cloud.config import Properties
 from tests.cloud.door import Door
-from tests.cloud.test_eureka import eventually
 from tests.cloud.test_refresh import House, served, start  # noqa: F401 - fixtures
+from tests.waiting import eventually
 
 # Written by Spring Cloud Bus 4.1: a Config Server's /monitor, a service's ack, its busenv.
 CAPTURED = {

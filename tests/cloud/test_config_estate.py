@@ -21,8 +21,8 @@ from cloud.errors import ConfigurationError
 from deploy.local.jvm import class_path, install
 from tests.cloud.certificates import Authority
 from tests.cloud.config_server import Server, answer
-from tests.cloud.test_eureka import eventually
 from tests.ports import free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.estate
 
@@ -145,7 +145,7 @@ def guarded(server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarde
             return False
 
     try:
-        eventually(serves, 90)
+        eventually(serves, within_s=90)
         yield made
     finally:
         process.terminate()
@@ -248,7 +248,7 @@ def test_the_server_is_found_by_eureka_and_reached_by_its_secure_port(
         "spring.cloud.config.discovery.service-id": "guarded-config",
         "eureka.client.service-url.defaultZone": f"http://127.0.0.1:1/,{guarded.eureka}",
     }
-    eventually(lambda: requests.get(f"{guarded.eureka}apps/GUARDED-CONFIG", timeout=5).ok, 30)
+    eventually(lambda: requests.get(f"{guarded.eureka}apps/GUARDED-CONFIG", timeout=5).ok)
     found = start(**{key.replace(".", "__"): text for key, text in discovery.items()})
     assert found.get("shared") == "of main"
     assert "GUARDED-CONFIG" not in repr(found.sources)

@@ -1,9 +1,8 @@
 """What is said to a real Eureka and what is made of its answers."""
 
 import random
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
@@ -22,17 +21,9 @@ from cloud.eureka.registry import Fetcher, Registry
 from cloud.eureka.rest import EurekaServer
 from cloud.testing import properties
 from tests.cloud.door import Door
+from tests.waiting import eventually
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def eventually(holds: Callable[[], Any], seconds: float = 30) -> Any:
-    """Return what `holds` gives as soon as it is truthy."""
-    limit = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < limit, "it did not come about in time"
-        time.sleep(0.05)  # noqa: TID251 - polling a real server
-    return found
 
 
 @pytest.fixture

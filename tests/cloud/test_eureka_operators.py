@@ -7,9 +7,10 @@ import pytest
 import requests
 
 from deploy.local import Estate
-from tests.cloud.test_eureka import app, door, eventually, listed, settings, status  # noqa: F401 - fixtures
+from tests.cloud.test_eureka import app, door, listed, settings, status  # noqa: F401 - fixtures
 from tests.cloud.test_refresh import House as Refreshed
 from tests.cloud.test_server import House, answers
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.estate
 

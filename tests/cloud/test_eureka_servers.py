@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from cloud.config.discovery import AwayError, lookup
 from cloud.errors import ConfigurationError, UnavailableError, UpstreamError
 from cloud.eureka.registrar import check, connect, fetcher
 from cloud.eureka.servers import Rota, ServerSettings
 from cloud.testing import properties
 from tests.cloud.certificates import Authority
 from tests.cloud.front import Front
-from tests.cloud.test_eureka import NOW, Voice, _quiet, app, eventually, settings, status  # noqa: F401 - fixtures
+from tests.cloud.test_eureka import NOW, Voice, _quiet, app, settings, status  # noqa: F401 - fixtures
+from tests.waiting import eventually
 
 ZONE = "eureka.client.service-url"
 
@@ -191,6 +193,52 @@ def test_a_certificate_is_shown_and_only_ours_is_trusted(front, app, tmp_path): 
             Voice(settings(app, before.url, **some)).registrar.announce("UP")
 
 
+PROXY = "eureka.client.proxy"
+
+
+@pytest.mark.estate
+@pytest.mark.parametrize("guarded", [False, True], ids=["http", "https, by CONNECT"])
+def test_a_proxy_stands_between(front, app, tmp_path, guarded):  # noqa: F811
+    """Eureka is named by a port at which nobody but the proxy could reach it."""
+    between, tls = front(), {}
+    url = between.url.replace(f":{between.port}", ":9")  # its requests go on to the real server
+    if guarded:
+        ours = Authority(tmp_path, "ours")
+        guard = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        guard.load_cert_chain(ours.key_pem("server"))
+        url = front(guard=guard).url
+        tls = {
+            "eureka.client.tls.enabled": "true",
+            "eureka.client.tls.trust-store": ours.trust_store("secret"),
+            "eureka.client.tls.trust-store-password": "secret",
+        }
+    proxy = {
+        f"{PROXY}-host": "127.0.0.1",
+        f"{PROXY}-port": str(between.port),
+        f"{PROXY}-user-name": "op",
+        f"{PROXY}-password": "s@cr:t",
+    }
+    voice = Voice(settings(app, url, **tls, **proxy))
+    voice.registrar.announce("UP")
+    assert voice.registrar.standing()["status"] == "UP"
+    voice.registrar.leave(lambda: None)
+    target = url.removesuffix("/eureka/")
+    line, headers = between.requests[0]
+    if guarded:
+        assert line == f"CONNECT {target.removeprefix('https://')}"
+        assert len(between.requests) == 1
+    else:
+        assert line == f"POST {target}/eureka/apps/{app.upper()}"
+        assert headers["Host"] == target.removeprefix("http://")
+    login = base64.b64decode(headers["Proxy-Authorization"].removeprefix("Basic "))
+    assert login == b"op:s@cr:t"
+    # The way by which the Config Server is looked for.
+    first = len(between.requests)
+    with pytest.raises(AwayError, match="knows no instance"):
+        lookup(settings(app, url, **tls, **proxy), app)()
+    assert base64.b64encode(login).decode() in between.requests[first][1]["Proxy-Authorization"]
+
+
 @pytest.mark.estate
 @pytest.mark.parametrize(
     ("more", "asked"),
@@ -227,6 +275,7 @@ def test_without_deltas_the_registry_is_read_in_full(front, app, more, asked):  
         (f"{ZONE}.defaultZone", "ftp://user:secret@eureka/"),
         (f"{ZONE}.defaultZone", "http://user:secret@eureka:99999/"),
         ("eureka.client.g-zip-content", "secret"),
+        ("eureka.client.proxy-port", "secret"),
         ("eureka.instance.initial-status", "secret"),
         ("eureka.instance.instance-id", "a/secret"),
         ("eureka.instance.lease-renewal-interval-in-seconds", "0"),
@@ -234,7 +283,7 @@ def test_without_deltas_the_registry_is_read_in_full(front, app, more, asked):  
 )
 def test_what_cannot_be_used_is_named_not_shown(key, value):
     with pytest.raises(ConfigurationError) as failure:
-        check(properties("x", {key: value}), NOW)
+        check(properties("x", {"eureka.client.proxy-host": "p", key: value}), NOW)
     assert key in str(failure.value)
     assert "secret" not in str(failure.value)
 

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +30,7 @@ from cloud.messaging import (
 from cloud.messaging.publisher import publish_all
 from cloud.messaging.relay import Relay
 from cloud.stores import postgres
+from tests.waiting import eventually
 from tests.wire import Wire
 
 EXCHANGE = "payment-exchange"
@@ -42,13 +42,6 @@ ESTATE = [
     rabbit.exchange_binding(EXCHANGE, "payment.exchange"),
 ]
 MESSAGES = outbox.outbox(sa.MetaData())
-
-
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        threading.Event().wait(0.01)
 
 
 @contextmanager
@@ -147,7 +140,7 @@ def test_a_committed_event_reaches_the_consumer_once_with_all_its_properties(
         getattr(channel, method)(**arguments)
     with running(relay(engine, settings).run):
         put(engine, "7")
-        until(lambda: left(engine) == 0 and depth(channel, QUEUE))
+        eventually(lambda: left(engine) == 0 and depth(channel, QUEUE))
     _, properties, body = channel.basic_get(QUEUE, auto_ack=True)
     assert json.loads(body) == {"transactionId": "7", "number": 0}
     assert (properties.content_type, properties.content_encoding) == ("application/json", "UTF-8")
@@ -172,10 +165,10 @@ def test_an_event_that_nobody_hears_waits_in_the_outbox_for_its_first_listener(e
     with running(relay(engine, settings).run):
         put(engine, "1")
         attempts = sa.select(MESSAGES.c.attempts)
-        until(lambda: engine.connect().execute(attempts).scalar())
+        eventually(lambda: engine.connect().execute(attempts).scalar())
         with running(consumer(settings, seen).run):
-            until(lambda: seen.deliveries)
-            until(lambda: left(engine) == 0)
+            eventually(lambda: seen.deliveries)
+            eventually(lambda: left(engine) == 0)
     assert len(seen.deliveries) == 1
 
 
@@ -188,8 +181,8 @@ def test_events_of_one_key_arrive_in_order_from_relays_side_by_side(engine, sett
         running(relay(engine, settings).run),
         running(relay(engine, settings).run),
     ):
-        until(lambda: left(engine) == 0, 60)
-        until(lambda: len(seen.deliveries) >= 140)
+        eventually(lambda: left(engine) == 0, within_s=60)
+        eventually(lambda: len(seen.deliveries) >= 140)
     for key in "0123456":
         numbers = [body["number"] for body in seen.bodies if body["transactionId"] == key]
         assert numbers == sorted(numbers)
@@ -203,15 +196,17 @@ def test_nothing_is_lost_while_the_broker_comes_and_goes(engine, settings):
         with running(relay(engine, wired).run), running(consumer(wired, seen).run):
             for number in range(4):
                 put(engine, *[f"{number}-{key}" for key in range(20)])
-                until(lambda: wire.connections >= 2)
+                eventually(lambda: wire.connections >= 2)
                 wire.cut()
                 put(engine, f"{number}-during the outage")
                 wire.connections = 0
-                until(lambda: wire.connections >= 2)
+                eventually(lambda: wire.connections >= 2)
                 wire.mend()
                 wire.connections = 0
-            until(lambda: len({body["transactionId"] for body in seen.bodies}) == 84, 40)
-            until(lambda: left(engine) == 0)
+            eventually(
+                lambda: len({body["transactionId"] for body in seen.bodies}) == 84, within_s=40
+            )
+            eventually(lambda: left(engine) == 0)
 
 
 def test_an_outage_is_told_once_at_its_begin_and_once_at_its_end(engine, settings):
@@ -220,11 +215,11 @@ def test_an_outage_is_told_once_at_its_begin_and_once_at_its_end(engine, setting
         capture_logs() as logs,
         running(relay(engine, replace(settings, port=wire.port)).run),
     ):
-        until(lambda: wire.connections)
+        eventually(lambda: wire.connections)
         wire.cut()
-        until(lambda: wire.connections >= 3)
+        eventually(lambda: wire.connections >= 3)
         wire.mend()
-        until(lambda: [line for line in logs if line["event"] == "neighbour_back"])
+        eventually(lambda: [line for line in logs if line["event"] == "neighbour_back"])
     told = [line["event"] for line in logs if line.get("neighbour") == "rabbitmq"]
     assert told == ["waiting_for", "neighbour_back"]
 
@@ -234,8 +229,8 @@ def test_a_failed_delivery_comes_again_later_with_its_number_and_its_own_routing
 ):
     seen = Seen(ValueError("the first time"), ValueError("and the second"))
     with running(consumer(settings, seen).run):
-        until(lambda: _publish(channel, b"{}"))
-        until(lambda: len(seen.deliveries) == 3)
+        eventually(lambda: _publish(channel, b"{}"))
+        eventually(lambda: len(seen.deliveries) == 3)
     assert [delivery.attempt for delivery in seen.deliveries] == [0, 1, 2]
     assert {delivery.routing_key for delivery in seen.deliveries} == {"payment.succeeded"}
 
@@ -243,8 +238,8 @@ def test_a_failed_delivery_comes_again_later_with_its_number_and_its_own_routing
 def test_the_fourth_repetition_is_the_last(settings, channel):
     seen = Seen(ValueError("for the fifth time"))
     with running(consumer(settings, seen).run):
-        until(lambda: _publish(channel, b"{}", {"x-attempt": 4}))
-        until(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
+        eventually(lambda: _publish(channel, b"{}", {"x-attempt": 4}))
+        eventually(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
     _, properties, body = channel.basic_get(f"{QUEUE}.dlq")
     assert body == b"{}"
     assert properties.headers["x-exception"] == "ValueError: for the fifth time"
@@ -256,18 +251,18 @@ def test_a_hopeless_delivery_becomes_a_dead_letter_at_once_and_the_next_is_handl
 ):
     seen = Seen(Hopeless("no JSON"))
     with running(consumer(settings, seen).run):
-        until(lambda: _publish(channel, b"\xff"))
-        until(lambda: _publish(channel, b"{}"))
-        until(lambda: len(seen.deliveries) == 2)
-        until(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
+        eventually(lambda: _publish(channel, b"\xff"))
+        eventually(lambda: _publish(channel, b"{}"))
+        eventually(lambda: len(seen.deliveries) == 2)
+        eventually(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
     assert depth(channel, QUEUE) == 0
 
 
 def test_a_store_that_is_away_is_waited_for_with_the_delivery_in_hand(settings, channel):
     seen = Seen(UnavailableError("away"), UnavailableError("away"), UnavailableError("away"))
     with running(consumer(settings, seen).run):
-        until(lambda: _publish(channel, b"{}"))
-        until(lambda: len(seen.deliveries) == 4)
+        eventually(lambda: _publish(channel, b"{}"))
+        eventually(lambda: len(seen.deliveries) == 4)
     assert {delivery.attempt for delivery in seen.deliveries} == {0}
     assert depth(channel, QUEUE) == 0
 
@@ -275,10 +270,10 @@ def test_a_store_that_is_away_is_waited_for_with_the_delivery_in_hand(settings, 
 def test_what_was_not_acknowledged_at_a_stop_is_delivered_again(settings, channel):
     first, second = Seen(*[UnavailableError("away")] * 99), Seen()
     with running(consumer(settings, first).run):
-        until(lambda: _publish(channel, b"{}"))
-        until(lambda: first.deliveries)
+        eventually(lambda: _publish(channel, b"{}"))
+        eventually(lambda: first.deliveries)
     with running(consumer(settings, second).run):
-        until(lambda: second.deliveries)
+        eventually(lambda: second.deliveries)
 
 
 @pytest.mark.parametrize(
@@ -293,8 +288,8 @@ def test_what_was_not_acknowledged_at_a_stop_is_delivered_again(settings, channe
 def test_headers_that_make_no_sense_are_as_good_as_absent(headers, settings, channel):
     seen = Seen()
     with running(consumer(settings, seen).run):
-        until(lambda: _publish(channel, b"{}", headers))
-        until(lambda: seen.deliveries)
+        eventually(lambda: _publish(channel, b"{}", headers))
+        eventually(lambda: seen.deliveries)
     assert seen.deliveries[0].attempt == 0
 
 
@@ -304,8 +299,8 @@ def test_a_jvm_neighbours_declarations_and_ours_agree(settings, channel):
     channel.queue_bind(QUEUE, "payment.exchange", "payment.succeeded")
     seen = Seen()
     with running(consumer(settings, seen).run):
-        until(lambda: _publish(channel, b"{}"))
-        until(lambda: seen.deliveries)
+        eventually(lambda: _publish(channel, b"{}"))
+        eventually(lambda: seen.deliveries)
     channel.queue_declare(QUEUE, durable=True)
 
 
@@ -352,8 +347,8 @@ def test_a_batch_is_settled_one_by_one(settings, channel):
     for body in "abcdefghijklm":
         channel.basic_publish("", QUEUE, body.encode())
     with running(many(settings, seen).run):
-        until(lambda: len(seen.deliveries) == 15)
-        until(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
+        eventually(lambda: len(seen.deliveries) == 15)
+        eventually(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
     bodies = [each.body.decode() for each in seen.deliveries]
     assert "".join(bodies[:13]) == "abcdefghijklm"
     assert max(seen.sizes) <= 10
@@ -366,8 +361,8 @@ def test_a_batch_waits_as_a_whole_for_the_store(settings, channel):
     seen = SeenMany()
     seen.faults = [UnavailableError("away"), UnavailableError("still away")]
     with running(many(settings, seen).run):
-        until(lambda: published(channel, b"a"))
-        until(lambda: seen.deliveries)
+        eventually(lambda: published(channel, b"a"))
+        eventually(lambda: seen.deliveries)
     assert depth(channel, QUEUE) == 0
 
 

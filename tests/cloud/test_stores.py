@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 
 import pymongo
@@ -14,6 +13,7 @@ from cloud.config import Properties
 from cloud.errors import ConfigurationError, UnavailableError
 from cloud.stores import mongo, postgres
 from cloud.stores import redis as redis_store
+from tests.waiting import eventually
 from tests.wire import Wire
 
 HOUSE = "tests.cloud.migrated_house"
@@ -186,14 +186,7 @@ def test_a_document_store_that_is_away_is_translated_and_heals(fault, mongo_uri)
             mongo.check(database)()
         assert any(isinstance(raised.value, known) for known in mongo.TRANSLATIONS)
         wire.mend()
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                mongo.check(database)()
-            except pymongo.errors.PyMongoError:
-                assert time.monotonic() < deadline
-            else:
-                break
+        eventually(mongo.check(database))
         database.client.close()
 
 

@@ -11,7 +11,7 @@ from cloud.config import Environment, load
 from cloud.config.snapshot import TAKEN
 from cloud.watch import follow
 from tests.cloud.config_server import Reply, Server, answer
-from tests.cloud.test_eureka import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from deploy.local import Estate, EstateError, probes
 from deploy.local.site import CHECKOUT, PORTS, TEST_SHIFT, Site, setting_of
-from deploy.local.supervisor import Supervisor, survivors, wait_until
+from deploy.local.supervisor import Supervisor, survivors
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.estate
 
@@ -56,11 +57,11 @@ def test_a_killed_program_comes_back_a_stopped_one_stays_away(small):
     first = supervisor.pid("redis")
     small.signal("redis", "KILL")
     # Only what has run for a second is taken for started.
-    assert wait_until(lambda: supervisor.states()["redis"] == "RUNNING", 15)
-    assert wait_until(lambda: supervisor.pid("redis") not in (0, first), 15)
-    assert wait_until(lambda: supervisor.states()["redis"] == "RUNNING", 15)
+    eventually(lambda: supervisor.states()["redis"], "RUNNING")
+    eventually(lambda: supervisor.pid("redis") not in (0, first))
+    eventually(lambda: supervisor.states()["redis"], "RUNNING")
     small.signal("redis", "TERM")
-    assert wait_until(lambda: small.states()["redis"] == "exited", 15)
+    eventually(lambda: small.states()["redis"], "exited")
 
 
 def test_a_taken_port_is_refused_with_its_number_and_its_setting(small):

@@ -8,9 +8,9 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from deploy.local import Estate, packages, probes
 from deploy.local.services import SERVICES
-from deploy.local.supervisor import wait_until
 from tests.estate.conftest import signed
 from tests.gateway.test_pages import BROWSER, FLAGS
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.estate, pytest.mark.timeout(300)]
 
@@ -21,11 +21,6 @@ ENDPOINTS = {
 }
 HOUSE = "customer"
 LOGGER = "cloud.web.observed"
-OF_A_JVM = {"404 env/PID"}
-"""Asked for by the page about a process, which leaves what it does not get empty.
-
-Its answer may come when another page is open already.
-"""
 
 
 class Admin:
@@ -88,7 +83,7 @@ def admin(platform: Estate) -> Iterator[Admin]:
             )
 
         try:
-            assert wait_until(lambda: probes.holds(complete), 90), found.statuses()
+            eventually(complete, within_s=90)
             yield found
         finally:
             chromium.close()
@@ -105,7 +100,7 @@ def test_all_six_are_found_through_eureka_alone(admin, platform):
 @pytest.mark.parametrize("house", SERVICES)
 def test_details_show_health_version_and_process(admin, house):
     admin.open(house, "details", "Health", "Uptime", "0.1.0")
-    assert not set(admin.refused) - OF_A_JVM
+    assert not admin.refused
 
 
 @pytest.mark.parametrize(
@@ -120,7 +115,7 @@ def test_details_show_health_version_and_process(admin, house):
 )
 def test_a_page_shows_what_it_is_for(admin, name, shown):
     admin.open(HOUSE, name, *shown)
-    assert not set(admin.refused) - OF_A_JVM
+    assert not admin.refused
 
 
 def test_exchanges_of_every_worker_are_shown_and_no_token_with_them(admin, platform):
@@ -142,9 +137,9 @@ def test_a_level_is_changed_in_all_workers_and_reset(admin, platform):
     admin.open(HOUSE, "loggers", "ROOT")
     admin.page.get_by_placeholder("Filter").fill(LOGGER)
     admin.page.get_by_role("button", name="ERROR").first.click()
-    assert wait_until(lambda: levels() == {"ERROR"}, 10), levels()
+    eventually(levels, {"ERROR"})
     admin.page.get_by_role("button", name="Reset").first.click()
-    assert wait_until(lambda: levels() == before, 10), levels()
+    eventually(levels, before)
     expect(admin.page.get_by_text("failed")).to_have_count(0)
 
 

@@ -6,10 +6,10 @@ import pytest
 import requests
 
 from deploy.local import probes
-from deploy.local.supervisor import wait_until
 from tests.estate import programs
 from tests.estate.conftest import Neighbour
 from tests.ports import free_port
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.estate, pytest.mark.timeout(300)]
 
@@ -45,10 +45,6 @@ def heard(neighbour: Neighbour, kind: str, about: str = "") -> list[str]:
     ]
 
 
-def eventually(holds) -> bool:
-    return wait_until(lambda: probes.holds(holds), 30)
-
-
 def test_a_value_that_the_neighbour_tells_is_held_by_every_worker(neighbour, member):
     tell(f"http://{neighbour.address}/actuator", "busenv/customer-service", "by the JVM")
 
@@ -59,18 +55,18 @@ def test_a_value_that_the_neighbour_tells_is_held_by_every_worker(neighbour, mem
             answer.ok and answer.json()["property"]["value"] == "by the JVM" for answer in answers
         )
 
-    assert eventually(held), probes.fetch(f"{member}/env/{KEY}").text
-    assert eventually(lambda: bool(heard(neighbour, "AckRemoteApplicationEvent", ENVIRONMENT)))
+    eventually(held)
+    eventually(lambda: heard(neighbour, "AckRemoteApplicationEvent", ENVIRONMENT))
 
 
 def test_a_value_that_ours_tells_is_held_by_the_neighbour(neighbour, member):
     tell(member, "busenv/neighbour", "by Python")
     told = f"/property/{KEY}"
-    assert eventually(lambda: neighbour.get(told).json().get("text") == "by Python")
+    eventually(lambda: neighbour.get(told).json().get("text"), "by Python")
 
 
 def test_a_refresh_of_either_is_acknowledged_by_the_other(neighbour, member):
     tell(f"http://{neighbour.address}/actuator", "busrefresh")
-    assert eventually(lambda: bool(heard(neighbour, "AckRemoteApplicationEvent", REFRESH)))
+    eventually(lambda: heard(neighbour, "AckRemoteApplicationEvent", REFRESH))
     tell(member, "busrefresh")
-    assert eventually(lambda: bool(heard(neighbour, REFRESH)))
+    eventually(lambda: heard(neighbour, REFRESH))

@@ -7,11 +7,11 @@ from bench import drill, rolling
 from cloud.client import ServiceClient
 from cloud.config import Environment
 from cloud.testing import properties
-from deploy.local import jvm, probes
-from deploy.local.supervisor import wait_until
+from deploy.local import jvm
 from tests.estate import programs
 from tests.estate.conftest import signed
 from tests.ports import free_port
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.estate, pytest.mark.timeout(300)]
 
@@ -73,7 +73,7 @@ def test_the_gateway_routes_to_it_by_id(platform, neighbour):
             answer = session.get(f"{url}/jvm/property/proof.here", timeout=10)
             return str(answer.json()["text"]) if answer.status_code == 200 else answer.text
 
-        assert wait_until(lambda: probes.holds(lambda: told() == "application.yml"), 10), told()
+        eventually(told, "application.yml")
 
 
 def test_a_rolling_restart_is_noticed_by_nobody(platform, neighbour, capsys):

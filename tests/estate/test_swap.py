@@ -13,8 +13,8 @@ import redis
 from deploy.journey import Customer
 from deploy.local import Estate
 from deploy.local.services import SERVICES
-from deploy.local.supervisor import wait_until
 from tests.estate import programs
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.swap, pytest.mark.estate, pytest.mark.timeout(300)]
 
@@ -83,7 +83,7 @@ def replaced(platform: Estate, request: pytest.FixtureRequest) -> Iterator[str]:
         with programs.beside(site, program):
             forget_metadata(platform)
             # The gateway knows all six again.
-            assert wait_until(lambda: platform.states()["gateway"] == "ready", 30)
+            eventually(lambda: platform.states()["gateway"], "ready")
             yield house
     finally:
         platform.ensure(house)

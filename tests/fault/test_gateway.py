@@ -24,12 +24,12 @@ from tests.gateway.conftest import (
     Answer,
     Gateway,
     bearer,
-    eventually,
     everything,
     settings,
 )
 from tests.gateway.test_redis_away import OwnRedis
 from tests.ports import free_port
+from tests.waiting import eventually
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 log = structlog.get_logger()
@@ -123,7 +123,7 @@ class Load:
     def until(self, more: int) -> None:
         """Let so many more requests be answered."""
         wanted = len(self.seen) + more
-        eventually(lambda: len(self.seen) >= wanted, 60)
+        eventually(lambda: len(self.seen) >= wanted, within_s=60)
 
     def since(self, began: float) -> Counter[int]:
         return Counter(status for at, status, _ in self.seen if at >= began)
@@ -134,7 +134,7 @@ class Load:
 
     def well(self) -> None:
         """The last second saw nothing but answers of the service."""
-        eventually(self._good_second, 20)
+        eventually(self._good_second, within_s=20)
 
     def _good_second(self) -> bool:
         last = self.since(time.monotonic() - 1)
@@ -348,7 +348,7 @@ def test_workers_that_are_replaced_by_and_by_cost_nothing(service, store, kind):
             seen.update(running.workers())
             return len(seen) >= wanted
 
-        eventually(several, 60)
+        eventually(several, within_s=60)
 
     try:
         with kind(running, rate=4 * RATE) as load:

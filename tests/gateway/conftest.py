@@ -10,10 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -21,6 +20,7 @@ import yaml
 
 from cloud.security import DEFAULT_SECRET, sign
 from tests.ports import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 15
@@ -32,17 +32,6 @@ ROUTES = "spring.cloud.gateway.server.webflux.routes"
 
 
 COMPAT_PORT = free_port()
-
-
-def eventually(held: Callable[[], Any], wait_s: float = WAIT_S) -> Any:
-    """Poll until `held` gives something true; fail when it never does."""
-    until = time.monotonic() + wait_s
-    while time.monotonic() < until:
-        with suppress(OSError, redis.RedisError):
-            if found := held():
-                return found
-        threading.Event().wait(0.02)
-    pytest.fail("it never happened")
 
 
 def bearer(user: int = 7, *roles: str, **claims: object) -> str:

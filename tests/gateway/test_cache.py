@@ -16,8 +16,9 @@ from cloud.config import Environment
 from cloud.testing import properties
 from gateway import worker
 from gateway.filters.metadata_cache import GENERATION
-from tests.gateway.conftest import ROUTES, Gateway, bearer, eventually, settings
+from tests.gateway.conftest import ROUTES, Gateway, bearer, settings
 from tests.ports import free_port
+from tests.waiting import eventually
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 ENTRIES = "nozie:gateway:cache:*"

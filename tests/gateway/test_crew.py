@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.conftest import Gateway, eventually
+from tests.gateway.conftest import Gateway
+from tests.waiting import eventually
 
 READY = b"GET /actuator/health/liveness HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import COMPAT_PORT, Answer, bearer, eventually, everything
+from tests.gateway.conftest import COMPAT_PORT, Answer, bearer, everything
+from tests.waiting import eventually
 
 
 def last_head(upstream):

@@ -14,7 +14,8 @@ from gateway.edge.worker import Edge
 from gateway.exchange import Exchange
 from gateway.handler import refusal
 from gateway.route import load, spelled
-from tests.gateway.conftest import Answer, Gateway, Upstream, bearer, eventually, settings
+from tests.gateway.conftest import Answer, Gateway, Upstream, bearer, settings
+from tests.waiting import eventually
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 ROUTES = "spring.cloud.gateway.routes"

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from deploy.local.estate import Estate
-from tests.gateway.conftest import Gateway, bearer, eventually, settings
+from tests.gateway.conftest import Gateway, bearer, settings
+from tests.waiting import eventually
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 PREFIX = "spring.cloud.gateway.server.webflux"

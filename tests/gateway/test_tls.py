@@ -13,8 +13,9 @@ from cloud.config import Properties
 from cloud.errors import ConfigurationError
 from cloud.tls import serving
 from tests.cloud.certificates import Authority
-from tests.gateway.conftest import WAIT_S, Gateway, eventually, everything, settings
+from tests.gateway.conftest import WAIT_S, Gateway, everything, settings
 from tests.ports import free_port
+from tests.waiting import eventually
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 

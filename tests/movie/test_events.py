@@ -10,7 +10,7 @@ import pytest
 from cloud.config import Environment
 from cloud.testing import properties
 from movie.events import CHANGED, EXCHANGE, Announcer
-from tests.gateway.conftest import eventually
+from tests.waiting import eventually
 
 NOW = datetime(2026, 7, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 

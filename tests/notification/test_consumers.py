@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
@@ -24,6 +23,7 @@ from cloud.stores import mongo
 from cloud.testing import properties
 from notification import consumers, worker
 from notification.domain import UndecidedPaymentError
+from tests.waiting import eventually
 
 QUEUE = "payment.notification.queue"
 EVENT = {
@@ -35,13 +35,6 @@ EVENT = {
     "userId": 7,
 }
 OURS = {"x-payment-status": "succeeded"}
-
-
-def until(true: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        threading.Event().wait(0.02)
 
 
 def delivery(body: Any, headers=None, attempt: int = 0) -> Delivery:
@@ -219,25 +212,25 @@ def publish(channel, number: int, exchange: str = "payment-exchange", headers=OU
 
 def test_either_publisher_is_heard_once(environment, on_broker, channel, stored):
     with consuming(on_broker):
-        until(lambda: publish(channel, 1))
+        eventually(lambda: publish(channel, 1))
         publish(channel, 2, "payment.exchange")
         publish(channel, 11, "payment.exchange", None)
         publish(channel, 2)
-        until(lambda: len(stored()) == 3)
+        eventually(lambda: len(stored()) == 3)
         publish(channel, 4)
-        until(lambda: len(stored()) == 4)
+        eventually(lambda: len(stored()) == 4)
     assert sorted(int(each["dedup_key"]) for each in stored()) == [1, 2, 4, 11]
 
 
 def test_a_poison_message_does_not_hold_up_the_next(environment, on_broker, channel, stored):
     with consuming(on_broker):
-        until(lambda: publish(channel, 1))
+        eventually(lambda: publish(channel, 1))
         for _ in range(10):
             channel.basic_publish("payment.exchange", "payment.succeeded", b"\xff")
         publish(channel, 2)
-        until(lambda: len(stored()) == 2)
+        eventually(lambda: len(stored()) == 2)
         dead = f"{QUEUE}.dlq"
-        until(lambda: channel.queue_declare(dead, passive=True).method.message_count == 10)
+        eventually(lambda: channel.queue_declare(dead, passive=True).method.message_count == 10)
 
 
 def more_than(stored, number: int) -> bool:
@@ -261,13 +254,13 @@ def test_killed_consumers_lose_and_double_nothing(environment, on_broker, channe
             command, cwd=house, env=told, stdout=subprocess.DEVNULL
         )
         try:
-            until(partial(publish, channel, life * 100))
+            eventually(partial(publish, channel, life * 100))
             for number in range(1, 40):
                 publish(channel, life * 100 + number)
-            until(partial(more_than, stored, life * 30))
+            eventually(partial(more_than, stored, life * 30))
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
     with consuming(on_broker):
-        until(lambda: len(stored()) == 200)
+        eventually(lambda: len(stored()) == 200)
     assert len({each["dedup_key"] for each in stored()}) == 200

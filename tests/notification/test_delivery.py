@@ -14,8 +14,8 @@ from tests.notification.test_consumers import (
     consuming,
     publish,
     stored,  # noqa: F401 - a fixture
-    until,
 )
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def told(on_broker, channel) -> Iterator[Any]:  # noqa: F811
         channel.basic_publish(exchange, key, json.dumps(body).encode())
 
     with consuming(on_broker):
-        until(lambda: publish(channel, 1, headers={"x-payment-status": "succeeded"}))
+        eventually(lambda: publish(channel, 1, headers={"x-payment-status": "succeeded"}))
         yield tell
 
 
@@ -39,9 +39,9 @@ def subjects(server: MailServer) -> list[str]:
 
 
 def test_a_receipt_a_welcome_and_a_requested_mail_arrive(told, mail_server, stored):  # noqa: F811
-    until(lambda: "Your receipt from Nozie" in subjects(mail_server))
-    until(lambda: publish_all_known(told))
-    until(lambda: len(mail_server.mails) == 3)
+    eventually(lambda: "Your receipt from Nozie" in subjects(mail_server))
+    eventually(lambda: publish_all_known(told))
+    eventually(lambda: len(mail_server.mails) == 3)
     assert sorted(mail["To"] for mail in mail_server.mails) == [
         "ann@example.org",
         "ann@example.org",
@@ -77,14 +77,14 @@ def test_a_dead_mail_server_hurts_nobody_and_the_mail_comes_later(
     channel,  # noqa: F811
     stored,  # noqa: F811
 ):
-    until(lambda: len(mail_server.mails) == 1)
+    eventually(lambda: len(mail_server.mails) == 1)
     mail_server.on_data = "451 not now"
     publish(channel, 2, headers={"x-payment-status": "succeeded"})
-    until(lambda: len(stored()) == 2)
+    eventually(lambda: len(stored()) == 2)
     waiting = "notification.email.queue.retry.1"
-    until(lambda: channel.queue_declare(waiting, passive=True).method.message_count == 1)
+    eventually(lambda: channel.queue_declare(waiting, passive=True).method.message_count == 1)
     publish(channel, 3, headers={"x-payment-status": "succeeded"})
-    until(lambda: len(stored()) == 3)
+    eventually(lambda: len(stored()) == 3)
     mail_server.on_data = "250 OK"
-    until(lambda: len(mail_server.mails) == 3)
+    eventually(lambda: len(mail_server.mails) == 3)
     assert len({mail["Message-ID"] for mail in mail_server.mails}) == 3

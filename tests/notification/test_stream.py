@@ -3,7 +3,6 @@
 import http.client
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +18,7 @@ from notification import service
 from notification.app import connect, create_app
 from notification.domain import CustomerId, Draft, UserId
 from notification.schema import dump_push
+from tests.waiting import eventually
 from tests.wire import Wire
 
 ANN, BOB = bearer(7), bearer(8)
@@ -61,13 +61,6 @@ class Reader:
         self._connection.close()
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        threading.Event().wait(0.02)
-
-
 @pytest.fixture
 def serve(environment) -> Iterator[Callable[..., Any]]:
     """Serve the application, as one worker does; several may be served at once."""
@@ -89,7 +82,7 @@ def serve(environment) -> Iterator[Callable[..., Any]]:
         server.shutdown()
         thread.join()
         server.server_close()
-    until(lambda: not [each for each in threading.enumerate() if each.name == "push"])
+    eventually(lambda: not [each for each in threading.enumerate() if each.name == "push"])
     stopping.clear()
 
 
@@ -102,7 +95,7 @@ def read() -> Iterator[Callable[..., Reader]]:
         reader = Reader(server.port, {**headers, **resumed})
         readers.append(reader)
         if reader.status == 200 and last is None:
-            until(lambda: server.hub.live)
+            eventually(lambda: server.hub.live)
         return reader
 
     yield connected
@@ -187,7 +180,7 @@ def test_a_reader_may_come_back_with_the_id_of_what_was_deleted_meanwhile(serve,
 def test_a_last_event_id_of_no_sense_does_not_break_the_stream(last, serve, read, tell):
     server = serve()
     reader = read(server, last=last)
-    until(lambda: server.hub.live)
+    eventually(lambda: server.hub.live)
     tell("now")
     assert reader.next()["data"]["title"] == "now"
 
@@ -227,11 +220,11 @@ def test_while_redis_is_away_the_store_is_asked_and_nothing_comes_twice(
         told("before")
         assert reader.next()["data"]["title"] == "before"
         wire.cut()
-        until(lambda: not server.hub.live)
+        eventually(lambda: not server.hub.live)
         told("during")
         assert reader.next()["data"]["title"] == "during"
         wire.mend()
-        until(lambda: server.hub.live)
+        eventually(lambda: server.hub.live)
         told("after")
         assert reader.next()["data"]["title"] == "after"
 
@@ -244,7 +237,7 @@ def test_a_worker_holds_so_many_streams_and_no_more(serve, read):
     assert int(refused.headers["Retry-After"]) >= 1
     assert json.loads(refused.read())["success"] is False
     held[0].close()
-    until(lambda: read(server).status == 200)
+    eventually(lambda: read(server).status == 200)
 
 
 def test_a_stream_ends_when_the_worker_drains(serve, read):

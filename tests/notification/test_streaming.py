@@ -21,8 +21,9 @@ from cloud.testing import bearer
 from cloud.web import streams
 from notification import app, service
 from notification.schema import dump_push
-from tests.notification.test_stream import Reader, draft, until
+from tests.notification.test_stream import Reader, draft
 from tests.ports import free_port
+from tests.waiting import eventually
 
 ROOT = Path(app.__file__).parents[1]
 
@@ -47,7 +48,7 @@ class Served:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        until(self.answers)
+        eventually(self.answers)
 
     def answers(self) -> bool:
         try:
@@ -149,7 +150,7 @@ def test_a_stream_whose_client_left_gives_its_place_back(serve, read):
     held = [read(served) for _ in range(2)]
     assert read(served).status == 503
     held[0].close()
-    until(lambda: read(served).status == 200)
+    eventually(lambda: read(served).status == 200)
 
 
 def test_what_was_missed_comes_before_what_comes(serve, read, deps, tell):
@@ -192,9 +193,9 @@ def test_an_old_client_gets_its_stream_without_chunks(serve, tell):
             b"GET /api/notifications/stream HTTP/1.0\r\nAuthorization: %b\r\n\r\n" % token.encode()
         )
         with own.makefile("rb") as lines:
-            until(lambda: lines.readline().startswith(b": heartbeat"))
+            eventually(lambda: lines.readline().startswith(b": heartbeat"))
             tell("bare")
-            until(lambda: lines.readline().startswith(b"event: notification"))
+            eventually(lambda: lines.readline().startswith(b"event: notification"))
 
 
 class Opened:
@@ -221,7 +222,7 @@ def opened() -> Iterator[Callable[..., Opened]]:
     for each in made:
         each.client.close()
         assert each.closed.wait(10)
-    until(lambda: not [each for each in threading.enumerate() if each.name == "streams"])
+    eventually(lambda: not [each for each in threading.enumerate() if each.name == "streams"])
 
 
 def test_a_reader_that_is_too_slow_is_dropped(opened):

@@ -4,7 +4,7 @@ import pytest
 
 from deploy.local import probes
 from deploy.local.services import SERVICES
-from deploy.local.supervisor import wait_until
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -29,11 +29,6 @@ def trace(watched) -> str:
     return report.payment_trace
 
 
-def eventually(shown) -> bool:
-    """Wait until a tool shows it; one that is just starting may take its time, or not answer."""
-    return wait_until(lambda: probes.holds(shown), 60)
-
-
 def get(estate, server: str, path: str):
     answer = probes.fetch(estate.url(server, path), headers={"Accept": "application/json"})
     answer.raise_for_status()
@@ -45,7 +40,7 @@ def test_one_trace_leads_from_the_gateway_over_the_broker_to_the_push(watched, t
         spans = get(watched, "zipkin", f"/api/v2/trace/{trace}")
         return {span["localEndpoint"]["serviceName"] for span in spans}
 
-    assert eventually(lambda: services() >= JOURNEY_OF_A_PAYMENT), services()
+    eventually(lambda: services() & JOURNEY_OF_A_PAYMENT, JOURNEY_OF_A_PAYMENT, within_s=60)
 
 
 def test_prometheus_finds_six_targets_through_eureka(watched):
@@ -53,7 +48,7 @@ def test_prometheus_finds_six_targets_through_eureka(watched):
         found = get(watched, "prometheus", "/api/v1/targets")["data"]["activeTargets"]
         return {target["labels"]["job"]: target["health"] for target in found}
 
-    assert eventually(lambda: targets() == dict.fromkeys(SERVICES.values(), "up")), targets()
+    eventually(targets, dict.fromkeys(SERVICES.values(), "up"), within_s=60)
 
 
 def test_log_lines_of_the_payment_are_found_by_its_trace_id(watched, trace):
@@ -62,7 +57,7 @@ def test_log_lines_of_the_payment_are_found_by_its_trace_id(watched, trace):
         hits = get(watched, "elasticsearch", query)["hits"]["hits"]
         return {hit["_source"]["service.name"] for hit in hits}
 
-    assert eventually(lambda: services() >= JOURNEY_OF_A_PAYMENT), services()
+    eventually(lambda: services() & JOURNEY_OF_A_PAYMENT, JOURNEY_OF_A_PAYMENT, within_s=60)
 
 
 def test_spring_boot_admin_shows_six_applications_up(watched):
@@ -70,5 +65,5 @@ def test_spring_boot_admin_shows_six_applications_up(watched):
         found = get(watched, "admin", "/applications")
         return {entry["name"]: entry["status"] for entry in found}
 
-    wanted = {service.upper(): "UP" for service in SERVICES.values()}
-    assert eventually(lambda: applications().items() >= wanted.items()), applications()
+    wanted = {service.upper(): "UP" for service in SERVICES.values()}.items()
+    eventually(lambda: applications().items() & wanted, wanted, within_s=60)

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local import probes
 from deploy.local.services import SERVICES
-from deploy.local.supervisor import wait_until
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -60,7 +60,7 @@ def test_a_service_that_is_asked_to_end_leaves_and_comes_back_unnoticed_by_the_g
     assert browse(platform, customer).status_code == 200
 
     platform.signal("movie", "TERM")
-    assert wait_until(lambda: "MOVIE-SERVICE" not in registered(platform), 5)
+    eventually(lambda: "MOVIE-SERVICE" not in registered(platform), within_s=5)
     seen = set()
 
     def falls_back() -> bool:
@@ -68,7 +68,7 @@ def test_a_service_that_is_asked_to_end_leaves_and_comes_back_unnoticed_by_the_g
         seen.add(answer.status_code)
         return bool(answer.status_code == 503)
 
-    assert wait_until(falls_back, 10)
+    eventually(falls_back, within_s=10)
     answer = browse(platform, customer)
     assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/json")
     assert answer.json()["success"] is False
@@ -76,14 +76,14 @@ def test_a_service_that_is_asked_to_end_leaves_and_comes_back_unnoticed_by_the_g
     # An error page, or a made-up success, was never among the answers.
     assert seen <= {200, 503}
 
-    assert wait_until(lambda: platform.states()["movie"] == "exited", 10)
+    eventually(lambda: platform.states()["movie"], "exited")
     platform.start("movie")
 
     def serves_again() -> bool:
         """Each connection may meet another worker, with a breaker of its own."""
         return all(browse(platform, customer).status_code == 200 for _ in range(10))
 
-    assert wait_until(serves_again, 10)
+    eventually(serves_again, within_s=10)
 
 
 def test_a_payment_does_not_wait_for_the_broker_and_its_push_arrives_once(platform, buyer):
@@ -116,7 +116,7 @@ def test_services_that_start_first_wait_say_so_once_and_serve_when_all_is_there(
         lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
         return [line["nozie.dependency"] for line in lines if line["message"] == "waiting_for"]
 
-    assert wait_until(lambda: all(waiting(house) for house in SERVICES), 30)
+    eventually(lambda: all(waiting(house) for house in SERVICES))
     ready = [platform.url(house, "/actuator/health/readiness") for house in SERVICES]
     assert not probes.holds(lambda: any(probes.answers(url) for url in ready))
 
