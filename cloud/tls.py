@@ -174,12 +174,17 @@ class Adapter(HTTPAdapter):
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more, ssl_context=self._tls.context)
 
+    def proxy_manager_for(self, *arguments: Any, **more: Any) -> Any:
+        # What goes through a proxy's tunnel trusts no other authorities than what goes straight.
+        return super().proxy_manager_for(*arguments, **more, ssl_context=self._tls.context)
+
     def cert_verify(self, conn: Any, url: str, verify: object, cert: object) -> None:
         """Leave all to the context: else the library's own authorities would be trusted too."""
 
     def send(self, *arguments: Any, **more: Any) -> Any:
         if self._tls.renew():
             self.poolmanager.clear()
+            self.proxy_manager.clear()
             self.poolmanager.connection_pool_kw["ssl_context"] = self._tls.context
         return super().send(*arguments, **more)
 

@@ -5,7 +5,7 @@ One question of Eureka's REST operations, asked before there is anything else of
 
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -16,6 +16,7 @@ from requests.auth import HTTPBasicAuth
 
 from cloud import tls
 from cloud.config.properties import Properties
+from cloud.config.proxy import Proxy
 
 _ZONE = "eureka.client.service-url.defaultZone"
 _OK, _NOT_FOUND = 200, 404
@@ -40,6 +41,7 @@ class Server:
     url: str
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    proxy: Proxy | None = None
 
     @classmethod
     def of(cls, url: str) -> "Server":
@@ -71,6 +73,8 @@ class Server:
         """
         with requests.Session() as session:
             session.trust_env = False
+            if self.proxy:
+                session.proxies = dict.fromkeys(("http", "https"), self.proxy.url)
             if adapter:
                 session.mount("https://", adapter)
             login = None
@@ -125,12 +129,13 @@ def lookup(given: Properties, service: str) -> Callable[[], Sequence[Server]]:
     )
     seconds = (timeouts[0].total_seconds(), timeouts[1].total_seconds())
     adapter = tls.adapter(given, "eureka.client.tls")
+    proxy = Proxy.of(given)
 
     def find() -> Sequence[Server]:
         last = AwayError("no Eureka is configured")
         for eureka in eurekas:
             try:
-                return _instances(eureka, service, seconds, adapter)
+                return _instances(replace(eureka, proxy=proxy), service, seconds, adapter)
             except AwayError as error:
                 last = error
         raise last

@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
+from cloud.config.proxy import Proxy
+
 _GZIP = 31
 """zlib's window bits for a gzip header and trailer."""
 
@@ -47,10 +49,16 @@ class Link:
         url: may hold user and password, percent-encoded.
         connect, read: how long a connection, and each piece of an answer, may take.
         tls: for an https address; Python's default context when None.
+        proxy: stands in between; None for a straight way.
     """
 
     def __init__(
-        self, url: str, connect: timedelta, read: timedelta, tls: ssl.SSLContext | None
+        self,
+        url: str,
+        connect: timedelta,
+        read: timedelta,
+        tls: ssl.SSLContext | None,
+        proxy: Proxy | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._path = parts.path
@@ -60,11 +68,18 @@ class Link:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
             self._headers["Authorization"] = f"Basic {base64.b64encode(login).decode()}"
         host, port, span = parts.hostname or "", parts.port, connect.total_seconds()
+        near = (proxy.host, proxy.port) if proxy else (host, port)
         self._connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            self._connection = http.client.HTTPSConnection(host, port, timeout=span, context=tls)
+            self._connection = http.client.HTTPSConnection(*near, timeout=span, context=tls)
         else:
-            self._connection = http.client.HTTPConnection(host, port, timeout=span)
+            self._connection = http.client.HTTPConnection(*near, timeout=span)
+        if proxy and parts.scheme == "https":
+            self._connection.set_tunnel(host, port, proxy.headers)
+        elif proxy:
+            # A proxy reads the whole address from the request line.
+            self._path = f"http://{parts.netloc.rpartition('@')[2]}{parts.path}"
+            self._headers |= proxy.headers
 
     def ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """Ask once; again over a fresh connection when the kept one turns out to be closed.

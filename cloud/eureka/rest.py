@@ -189,7 +189,9 @@ class EurekaServer:
         if url not in self._links:
             given = self._settings
             tls = self._tls.context if self._tls else None
-            self._links[url] = Link(url, given.connect_timeout, given.read_timeout, tls)
+            self._links[url] = Link(
+                url, given.connect_timeout, given.read_timeout, tls, given.proxy
+            )
         return self._links[url]
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from cloud.config import Properties
+from cloud.config.proxy import Proxy
 
 _CLIENT = "eureka.client"
 _DEFAULT_ZONE = "defaultZone"
@@ -24,12 +25,14 @@ class ServerSettings:
 
     Attributes:
         zones: the servers' addresses by zone, the own zone's first; each ends in a slash.
+        proxy: by which all of them are reached, None for a straight way.
     """
 
     zones: tuple[tuple[str, ...], ...]
     connect_timeout: timedelta
     read_timeout: timedelta
     gzip: bool
+    proxy: Proxy | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -52,6 +55,7 @@ class ServerSettings:
                 f"{_CLIENT}.eureka-server-read-timeout-seconds", timedelta(seconds=8), unit="s"
             ),
             gzip=properties.boolean(f"{_CLIENT}.g-zip-content", default=True),
+            proxy=Proxy.of(properties),
         )
 
 

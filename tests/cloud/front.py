@@ -15,14 +15,25 @@ from typing import Any
 Refuse = Callable[[BaseHTTPRequestHandler], int | None]
 
 
-def _pipe(near: socket.socket, far: socket.socket) -> None:
-    """Pass bytes both ways until one side has no more."""
-    while True:
-        for source in select.select([near, far], [], [])[0]:
-            piece = source.recv(65536)
-            if not piece:
-                return
-            (far if source is near else near).sendall(piece)
+class Tunnels(BaseHTTPRequestHandler):
+    """Answers CONNECT, as a proxy does."""
+
+    heard: list[tuple[str, dict[str, str]]]
+
+    def do_CONNECT(self) -> None:
+        self.heard.append((f"CONNECT {self.path}", dict(self.headers)))
+        self.close_connection = True
+        host, port = self.path.split(":")
+        near = self.connection
+        with socket.create_connection((host, int(port)), timeout=10) as far:
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                for source in select.select([near, far], [], [])[0]:
+                    piece = source.recv(65536)
+                    if not piece:
+                        return
+                    (far if source is near else near).sendall(piece)
 
 
 class Front:
@@ -48,8 +59,9 @@ class Front:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.encodings: list[str | None] = []
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Tunnels):
             protocol_version = "HTTP/1.1"
+            heard = self.requests
 
             def handle_one_request(self) -> None:
                 try:
@@ -80,15 +92,6 @@ class Front:
                     self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
-
-            def do_CONNECT(self) -> None:  # noqa: N802 - the library's name
-                front.requests.append((f"CONNECT {self.path}", dict(self.headers)))
-                host, port = self.path.split(":")
-                with socket.create_connection((host, int(port)), timeout=10) as far:
-                    self.send_response(200)
-                    self.end_headers()
-                    _pipe(self.connection, far)
-                self.close_connection = True
 
             do_GET = do_POST = do_PUT = do_DELETE = pass_on  # noqa: N815 - the library's names
 
