@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from cloud import logging
-from cloud.config import remote, sources
+from cloud.config import remote, sources, unheeded
 from cloud.config.placeholders import UnsetError
 from cloud.config.properties import Properties
 from cloud.config.sources import PropertySource
@@ -128,6 +128,7 @@ def environment(house: str) -> Environment:
             # The wait for a server that is late is told in the words of the local settings.
             found = load(folder, os.environ, local=_log_as)  # noqa: TID251 - the one reader
             _log_as(found)
+            unheeded.tell(found)
             _live[house] = Environment(
                 found,
                 lambda held: load(folder, os.environ, held=held),  # noqa: TID251
@@ -175,7 +176,7 @@ def load(
     known = _properties([*above, *own, *shared], profiles)
     if local:
         local(known)
-    answers = remote.fetch_all(known, again=held is not None and remote.is_part_of(held))
+    answers = remote.fetch_all(known, held if held and remote.is_part_of(held) else None)
     fetched = [source for answer in answers for source in answer.sources]
     ranked = [source for source in fetched if _profile_specific(source, profiles)]
     general = [source for source in fetched if source not in ranked]
@@ -192,8 +193,9 @@ def _prove(properties: Properties) -> None:
     """Refuse a value that is wrong whoever reads it: it would stop the instance at another time.
 
     Raises:
-        ConfigurationError: a cipher that no key opens, a ring of placeholders.
+        ConfigurationError: a cipher that no key opens, a ring of placeholders, what is not offered.
     """
+    unheeded.ensure_none(properties)
     for source in properties.sources:
         for key, found in source.values.items():
             if found.value.startswith("{cipher}"):

@@ -150,7 +150,11 @@ def _headers(given: Properties) -> dict[str, str]:
         raise given.wrong(f"{CONFIG}.password", "and an authorization header are both set")
     if token := given.get(f"{CONFIG}.token"):
         headers["X-Config-Token"] = token
-    return {"Accept": given.text(f"{CONFIG}.media-type", _V2), **headers}
+    accepted = {
+        "Accept": given.text(f"{CONFIG}.media-type", _V2),
+        "Accept-Charset": given.text(f"{CONFIG}.charset", "UTF-8"),
+    }
+    return {**accepted, **headers}
 
 
 def _pauses(given: Properties) -> tuple[float, ...]:

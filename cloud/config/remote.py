@@ -7,7 +7,7 @@ reference), but for shorter time-outs, and for 401 and 403, which no second atte
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter, sleep  # noqa: TID251 - the default of an argument
 from typing import Any
 from urllib.parse import quote
@@ -53,13 +53,13 @@ class Answer:
 
 
 def fetch_all(
-    local: Properties, *, again: bool = False, pause: Callable[[float], None] = sleep
+    local: Properties, held: Properties | None = None, *, pause: Callable[[float], None] = sleep
 ) -> list[Answer]:
     """Fetch what every `configserver:` entry of `spring.config.import` names.
 
     Args:
         local: the properties that are known without the server.
-        again: the server has answered before: one attempt, and every entry is needed.
+        held: what the server said before: one attempt now, and every entry is needed.
         pause: waits so many seconds between attempts.
 
     Returns:
@@ -69,20 +69,23 @@ def fetch_all(
         ConfigurationError: an entry that is not `optional:`, or is to fail fast, had no answer
             after its last attempt, and there is no snapshot; or the server could not decrypt a
             value.
-        UnavailableError: no answer this time (`again`).
+        UnavailableError: no answer this time, unlike before.
     """
     if not local.boolean(f"{CONFIG}.enabled", default=True):
         return []
     entries = list(imports(local))
-    keep = bool(entries) and snapshot.enabled(local, say=not again)
+    keep = bool(entries) and snapshot.enabled(local, say=held is None)
     found = []
     for entry in entries:
         kept = snapshot.of(local, entry) if keep else None
-        found.append(_again(entry, kept) if again else _fetch(entry, kept, pause))
+        found.append(_again(entry, kept, held) if held else _fetch(entry, kept, pause))
     return found[::-1]
 
 
-def _again(entry: Import, kept: Snapshot | None) -> Answer:
+def _again(entry: Import, kept: Snapshot | None, held: Properties) -> Answer:
+    state = held.get("config.client.state")
+    if state and held.boolean(f"{CONFIG}.send-state", default=True):
+        entry = replace(entry, headers={**entry.headers, "X-Config-State": state})
     try:
         return Answer(_sources(_ask_all(entry), entry), kept)
     except AwayError as error:

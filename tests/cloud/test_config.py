@@ -8,12 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from cloud.config import Environment, Properties, PropertySource, PropertyValue, load
+from cloud.config import Environment, Properties, PropertySource, PropertyValue, load, unheeded
 from cloud.config.cipher import encrypt
 from cloud.config.sources import from_environment, from_mapping, from_yaml
 from cloud.errors import ConfigurationError
@@ -429,3 +430,33 @@ def test_reload_gives_what_is_new_and_leaves_in_force_what_holds(tmp_path: Path)
     fresh = live.reload()
     assert (live.properties.get("k"), fresh.get("k")) == ("old", "new")
     assert live.replace(fresh) == {"k"}
+
+
+def test_what_means_nothing_here_is_named_once_and_nothing_else_is():
+    given = {
+        "eureka.client.transport.retryable-client-quarantine-refresh-percentage": "0.5",
+        "eureka.client.initialInstanceInfoReplicationIntervalSeconds": "5",
+        "eureka.client.registry-fetch-interval-seconds": "5",
+        "spring.cloud.loadbalancer.cache.ttl": "1s",
+        "spring.cloud.loadbalancer.eager-load.clients[0]": "movie-service",
+        "spring.cloud.loadbalancer.clients.movie-service.cache.enabled": "false",
+        "spring.cloud.loadbalancer.clients.cache.zone": "east",
+        "spring.cloud.loadbalancer.health-check.interval": "5s",
+    }
+    variables = {"EUREKA_INSTANCE_ASGNAME": "a"}
+    sources = [from_environment(variables), from_mapping("file", given)]
+    with structlog.testing.capture_logs() as lines:
+        unheeded.tell(Properties("app", ("default",), sources))
+        unheeded.tell(Properties.of({"eureka.client.enabled": "false"}))
+    (line,) = lines
+    assert (line["event"], line["keys"]) == (
+        "settings_ignored",
+        [
+            "eureka.client.initialInstanceInfoReplicationIntervalSeconds",
+            "eureka.client.transport.retryable-client-quarantine-refresh-percentage",
+            "eureka.instance.asg-name",
+            "spring.cloud.loadbalancer.cache.ttl",
+            "spring.cloud.loadbalancer.clients.movie-service.cache.enabled",
+            "spring.cloud.loadbalancer.eager-load.clients[0]",
+        ],
+    )

@@ -444,6 +444,12 @@ def test_a_source_is_not_ranked_by_the_profile_that_stands_for_none(
             " (from application.yml:1:43)",
             id="a timeout that is none",
         ),
+        pytest.param(
+            "spring.cloud.bootstrap.enabled: true",
+            "spring.cloud.bootstrap.enabled is not offered: name the server in"
+            " spring.config.import (from application.yml:1:33)",
+            id="what is not offered",
+        ),
     ],
 )
 def test_bad_configuration_stops_the_start_in_one_line(tmp_path: Path, text: str, told: str):
@@ -499,6 +505,24 @@ def test_a_reload_without_the_server_keeps_what_it_said(tmp_path: Path, wayward:
     with pytest.raises(UnavailableError, match=r"no configuration from .* after 1 attempt"):
         live.reload()
     assert live.properties.get("k") == "v"
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        pytest.param("", [None, "s1"], id="as Spring has it"),
+        pytest.param("spring.cloud.config.send-state: false", [None, None], id="not sent"),
+    ],
+)
+def test_a_reload_shows_the_state_of_the_answer_before(
+    tmp_path: Path, wayward: Server, given: str, sent: list[str | None]
+):
+    wayward.reply = lambda _path, _headers: (200, answer(("a", {"k": "v"}), state="s1"))
+    text = f"spring.config.import: 'configserver:{wayward.url}'\n{given}"
+    (tmp_path / "application.yml").write_text(text)
+    load(tmp_path, {}, held=load(tmp_path, {}))
+    assert [headers.get("x-config-state") for _, headers in wayward.asked] == sent
+    assert {headers["accept-charset"] for _, headers in wayward.asked} == {"UTF-8"}
 
 
 def test_a_reload_is_free_of_a_server_that_never_spoke(tmp_path: Path):
