@@ -29,7 +29,7 @@ from cloud.actuator.answers import V2, answer, media_type
 from cloud.actuator.health import Check, Component, Health
 from cloud.actuator.mappings import ROUTES
 from cloud.config import Environment, Properties
-from cloud.config.management import base_path, name_of
+from cloud.config.management import base_path, name_of, root_path
 from cloud.errors import NotFoundError
 
 __all__ = ["ROUTES", "Check", "install"]
@@ -105,9 +105,10 @@ def install(
     for name, group in health.groups(environment.properties).items():
         if group.path:
             where, _, path = group.path.partition(":")
-            app.add_url_rule(path, f"health-{name}", endpoints.health, defaults={"name": name})
             if where == "management":
+                path = f"{root_path(environment.properties)}{path}"
                 access.beside.add(path)
+            app.add_url_rule(path, f"health-{name}", endpoints.health, defaults={"name": name})
 
 
 class _Rooms(Blueprint):

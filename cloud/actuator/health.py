@@ -20,6 +20,7 @@ from cloud.config import health as config_server
 from cloud.errors import CloudError, ConfigurationError
 from cloud.eureka import folder
 from cloud.eureka import health as eureka_health
+from cloud.peers import peers
 
 log = structlog.get_logger()
 
@@ -78,7 +79,8 @@ class Health:
             for name, check in checks.items()
             if environment.properties.boolean(f"management.health.{name}.enabled", default=True)
         }
-        self._essential = tuple(name for name in self._probes if name in essential)
+        needed = (name for name in self._probes if name in essential)
+        self._deciding = ("readinessState", *needed)
         self._instant: Mapping[str, Callable[[], Component | None]] = {
             "circuitBreakers": lambda: breakers.component(environment),
             "configServer": lambda: config_server.component(environment.properties),
@@ -91,6 +93,8 @@ class Health:
         }
         self.groups(environment.properties)
         environment.require(self.groups)
+        self._peers = peers(environment)
+        self._peers.on(eureka_health.READINESS, lambda _: self._of_worker())
 
     def groups(self, properties: Properties) -> dict[str, Group]:
         """Read `management.endpoint.health.group`, beside liveness and readiness.
@@ -101,7 +105,7 @@ class Health:
         """
         probes = properties.boolean(f"{_OWN}.probes.enabled", default=True)
         # A store that is away is no reason to be restarted.
-        known = {"liveness": ("livenessState",), "readiness": ("readinessState", *self._essential)}
+        known = {"liveness": ("livenessState",), "readiness": self._deciding}
         given = properties.tree(f"{_OWN}.group")
         names = {**(known if probes else {}), **given}
         return {name: self._group(properties, name, known.get(name, ())) for name in sorted(names)}
@@ -145,6 +149,14 @@ class Health:
         for part in path:
             found = found and found.get("components", {}).get(part)
         return (found, group) if found else None
+
+    def _of_worker(self) -> Component | None:
+        """Tell the registrar what it cannot ask over HTTP; only workers serve, and may be asked."""
+        if not self._peers.process.startswith("worker"):
+            return None
+        found = self.of("readiness")
+        whole = Group(self._deciding, *_statuses(self._environment.properties, _OWN), None, ())
+        return found[0] if found else self._all(whole)
 
     def _all(self, group: Group) -> Component:
         # All begin before the first is waited for.

@@ -28,9 +28,9 @@ def own_port(properties: Properties) -> int | None:
     return None if port == properties.integer("server.port", 8080) else port
 
 
-def own_address(properties: Properties) -> str:
-    """Return what that port is bound to: `management.server.address`, else what the house is."""
-    return properties.get(_ADDRESS) or properties.text("server.address", "0.0.0.0")  # noqa: S104 - as Spring Boot
+def own_address(properties: Properties) -> str | None:
+    """Return what that port is bound to, None where it is what the house's own is bound to."""
+    return properties.get(_ADDRESS) or None
 
 
 def ensure_own_port_usable(properties: Properties) -> None:
@@ -50,10 +50,15 @@ def ensure_own_port_usable(properties: Properties) -> None:
         )
 
 
+def root_path(properties: Properties) -> str:
+    """Return what all paths at that port open with, `management.server.base-path`; else nothing."""
+    given = properties.get(f"{_SERVER}.base-path") if own_port(properties) is not None else None
+    path = (given or "").strip("/")
+    return path and f"/{path}"
+
+
 def base_path(properties: Properties) -> str:
     """Return the path of the endpoints, `/actuator` when unset; without a slash at its end.
-
-    On a port of their own `management.server.base-path` stands before it.
 
     Raises:
         ConfigurationError: it is the root, where the house's own paths are.
@@ -61,8 +66,7 @@ def base_path(properties: Properties) -> str:
     path = properties.text(BASE_PATH, "/actuator").strip("/")
     if not path:
         raise properties.wrong(BASE_PATH, "must not be /")
-    above = properties.get(f"{_SERVER}.base-path") if own_port(properties) is not None else None
-    return "".join(f"/{part}" for part in ((above or "").strip("/"), path) if part)
+    return f"{root_path(properties)}/{path}"
 
 
 def name_of(properties: Properties, endpoint: str) -> str:

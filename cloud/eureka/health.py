@@ -18,6 +18,8 @@ from cloud.eureka.view import view
 
 FILE: Final = "eureka"
 TOPIC: Final = "serviceregistry"
+READINESS: Final = "readiness"
+"""What the registrar asks the workers when they do not tell it over HTTP."""
 """Of questions to the registrar: an order as Spring's endpoint spells it, or None."""
 CANCEL_OVERRIDE: Final = "CANCEL_OVERRIDE"
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from cloud.config import Properties
-from cloud.config.management import base_path, name_of
+from cloud.config import Properties, management
 from cloud.envelope import zoned_date_time
 
 
@@ -64,8 +63,11 @@ class Registration:
         tls = own.flag("secure-port-enabled", default=False)
         # Links that open: by TLS where nothing else is offered.
         base = f"https://{called}:{secure}" if tls and not plain else f"http://{called}:{served}"
-        actuator = base_path(properties)
-        health = own.text("health-check-url-path", f"{actuator}/{name_of(properties, 'health')}")
+        links = _links(properties, base, f"https://{called}:{secure}" if tls else "")
+        info, health = (
+            own.text(f"{key}-path", f"{links.path}/{management.name_of(properties, endpoint)}")
+            for key, endpoint in (("status-page-url", "info"), ("health-check-url", "health"))
+        )
         renewal = own.span("lease-renewal-interval-in-seconds", 30)
         return cls(
             instance_id=instance_id,
@@ -79,20 +81,15 @@ class Registration:
             vip=own.text("virtual-host-name", properties.application),
             secure_vip=own.text("secure-virtual-host-name", properties.application),
             home_page_url=own.text("home-page-url", base + own.text("home-page-url-path", "/")),
-            status_page_url=own.text(
-                "status-page-url",
-                base
-                + own.text("status-page-url-path", f"{actuator}/{name_of(properties, 'info')}"),
-            ),
-            health_check_url=own.text("health-check-url", base + health),
+            status_page_url=own.text("status-page-url", links.base and links.base + info),
+            health_check_url=own.text("health-check-url", links.base and links.base + health),
             secure_health_check_url=own.text(
-                "secure-health-check-url", f"https://{called}:{secure}{health}" if tls else ""
+                "secure-health-check-url", links.secure and links.secure + health
             ),
             renewal=renewal,
             duration=own.span("lease-expiration-duration-in-seconds", 90),
             metadata={
-                "management.port": str(served),
-                "management.context-path": actuator,
+                **links.metadata,
                 # Spring Boot Admin reads an instance anew when this differs.
                 "startup": zoned_date_time(now),
                 **properties.subset("eureka.instance.metadata-map"),
@@ -101,7 +98,46 @@ class Registration:
         )
 
 
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - addresses that nobody can be called at
 STATUSES = ("UP", "DOWN", "STARTING", "OUT_OF_SERVICE", "UNKNOWN")
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """How links to the management endpoints open, and what tells others of them.
+
+    Attributes:
+        base, secure: scheme and authority; empty where there are none, or none by TLS.
+        path: of the endpoints.
+        metadata: Spring Cloud's and Spring Boot Admin's.
+    """
+
+    base: str
+    secure: str
+    path: str
+    metadata: Mapping[str, str]
+
+
+def _links(properties: Properties, base: str, secure: str) -> _Links:
+    """Read where the endpoints are, of a house that is at `base`, and at `secure` by TLS."""
+    port, path = management.own_port(properties), management.base_path(properties)
+    if port is not None and port < 0:
+        return _Links("", "", path, {})
+    given = management.own_address(properties)
+    address = None if port is None or given in _WILDCARDS else given
+    if port is not None:
+        base, secure = (_elsewhere(url, address, port) for url in (base, secure))
+    told = {"management.port": str(urlsplit(base).port), "management.context-path": path}
+    return _Links(base, secure, path, told | ({"management.address": address} if address else {}))
+
+
+def _elsewhere(url: str, address: str | None, port: int) -> str:
+    """Return the same scheme at another port, and another address if one is given."""
+    if not url:
+        return ""
+    scheme, _, authority = url.partition("://")
+    host = address or authority.rpartition(":")[0]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class _Reader:

@@ -24,7 +24,7 @@ import structlog
 
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
-from cloud.config.management import base_path, name_of
+from cloud.config.management import base_path, name_of, own_address, own_port
 from cloud.errors import CloudError, ConfigurationError, UnavailableError
 from cloud.eureka import folder, health
 from cloud.eureka.link import Link, LinkError
@@ -42,6 +42,7 @@ Prepare = Callable[[Environment], None]
 # Spring's mapping from health to the registry (EurekaHealthCheckHandler): never OUT_OF_SERVICE,
 # which is an operator's word.
 _TOLD = {"UP": "UP", "DOWN": "DOWN", "OUT_OF_SERVICE": "DOWN"}
+_PROBES = "management.endpoint.health.probes.enabled"
 _ENFORCE = "eureka.client.should-enforce-registration-at-init"
 _EAGER_S = 0.2
 _PROBE_TIMEOUT = timedelta(seconds=3)
@@ -61,13 +62,11 @@ def companions_of(
     worker: Any = importlib.import_module(f"{house}.worker") if found else None
     prepare: Prepare | None = getattr(worker, "prepare", None)
     own: Mapping[str, Work] = getattr(worker, "COMPANIONS", {})
-    address = environment.properties.text("server.address", "0.0.0.0")  # noqa: S104 - a default
-    base = f"http://{_reachable(address)}:{port}"
     environment.require(lambda fresh: check(fresh, utc_now()))
     _enforce(environment.properties, port)
     works: dict[str, Work] = {
         PREPARE: partial(_prepare, prepare=prepare),
-        REGISTRAR: partial(_keep_lease, base=base, port=port),
+        REGISTRAR: partial(_keep_lease, port=port),
         **own,
     }
     return works, getattr(worker, "CHORES", {})
@@ -100,11 +99,11 @@ def _registration(properties: Properties, port: int) -> Registration:
     return Registration.of(properties, port=port, eureka_url=url, now=utc_now())
 
 
-def _keep_lease(environment: Environment, orders: Orders, *, base: str, port: int) -> None:
+def _keep_lease(environment: Environment, orders: Orders, *, port: int) -> None:
     run = folder.run_folder(environment.properties)
     with _only_one(run / "registrar.lock", orders):
         threading.Thread(target=follow, args=(environment, orders), daemon=True).start()
-        _Watch(environment, orders, base=base, port=port, run=run).run()
+        _Watch(environment, orders, port=port, run=run).run()
 
 
 def _own_tls(properties: Properties) -> ssl.SSLContext | None:
@@ -115,6 +114,19 @@ def _own_tls(properties: Properties) -> ssl.SSLContext | None:
     from cloud import tls  # noqa: PLC0415 - most instances need nothing of it
 
     return tls.to_oneself(properties)
+
+
+def _link_to_house(properties: Properties, port: int) -> Link | None:
+    """Build what asks for the health of a house at `port`; None where it does not tell by HTTP."""
+    own = own_port(properties)
+    if (own is not None and own < 0) or not properties.boolean(_PROBES, default=True):
+        return None
+    address = properties.text("server.address", "0.0.0.0")  # noqa: S104 - a default
+    if own is not None:
+        address, port = own_address(properties) or address, own
+    tls = _own_tls(properties)
+    url = f"{'http' if tls is None else 'https'}://{_reachable(address)}:{port}"
+    return Link(url, _PROBE_TIMEOUT, _PROBE_TIMEOUT, tls)
 
 
 @contextmanager
@@ -157,9 +169,7 @@ class _Watch:
     Eureka hears stays in order.
     """
 
-    def __init__(
-        self, environment: Environment, orders: Orders, *, base: str, port: int, run: Path
-    ) -> None:
+    def __init__(self, environment: Environment, orders: Orders, *, port: int, run: Path) -> None:
         properties = environment.properties
         self._registration = _registration(properties, port)
         self._port = port
@@ -167,10 +177,8 @@ class _Watch:
         self._registrar = Registrar(self._server, self._registration, utc_now)
         self._fetcher = fetcher(self._server, properties, utc_now)
         self._orders = orders
-        # Closed after each answer: kept, it would be cut whenever the worker behind is replaced.
-        tls = _own_tls(properties)
-        own = base if tls is None else base.replace("http:", "https:", 1)
-        self._house = Link(own, _PROBE_TIMEOUT, _PROBE_TIMEOUT, tls)
+        self._peers = peers(environment)
+        self._house = _link_to_house(properties, port)
         called = name_of(properties, "health")
         self._readiness = f"{base_path(properties)}/{called}/readiness"
         self._run = run
@@ -187,7 +195,7 @@ class _Watch:
         health.forget(run)
         environment.subscribe(self._refreshed)
         if self._renew in self._due:
-            peers(environment).on(health.TOPIC, self._operated)
+            self._peers.on(health.TOPIC, self._operated)
 
     def _read(self, properties: Properties) -> None:
         self._interval = fetch_interval(properties).total_seconds()
@@ -319,16 +327,27 @@ class _Watch:
     def _probe(self) -> str | None:
         """Ask the house; None when it does not answer."""
         try:
-            answer = self._house.ask("GET", self._readiness, {"Connection": "close"}, None)
-            found = answer.json()
+            found = self._asked_workers() if self._house is None else self._asked(self._house)
             status = str(found["status"])
         except (LinkError, ValueError, KeyError, TypeError):
             return None
-        finally:
-            self._house.close()
         if status != "UP":
             self._name_what_is_missing(found)
         return _TOLD.get(status, "UNKNOWN")
+
+    def _asked(self, house: Link) -> Mapping[str, Any]:
+        try:
+            answer = house.ask("GET", self._readiness, {"Connection": "close"}, None)
+            return dict(answer.json())
+        finally:
+            # Closed after each answer: kept, it would be cut when the worker behind is replaced.
+            house.close()
+
+    def _asked_workers(self) -> Mapping[str, Any]:
+        """Ask all workers, which would take requests in turn; what suits us best is told."""
+        replies = self._peers.ask(health.READINESS, limit_s=_PROBE_TIMEOUT.total_seconds())
+        told = [reply.value for reply in replies if reply.value]
+        return next((one for one in told if one["status"] == "UP"), told[0] if told else {})
 
     def _name_what_is_missing(self, found: Mapping[str, Any]) -> None:
         parts: Mapping[str, Any] = found.get("components") or {}

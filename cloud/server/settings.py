@@ -16,6 +16,7 @@ from gunicorn.config import Config
 from cloud import balancer, logging, tracing
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
+from cloud.config.management import own_address, own_port
 from cloud.errors import ConfigurationError
 from cloud.eureka import folder, registrar
 from cloud.eureka.view import share
@@ -62,9 +63,13 @@ def settings(properties: Properties) -> dict[str, Any]:
     logging.configure(properties, "arbiter")
     address = properties.text("server.address", "0.0.0.0")  # noqa: S104 - as Spring Boot does
     port = properties.integer("server.port", 8080, minimum=0, maximum=65535)
+    managed = own_port(properties)
+    own = own_address(properties) or address
+    beside = [_bind(own, managed)] if managed and managed > 0 else []
     recycle = properties.integer("nozie.server.max-requests", 0, minimum=0)
     return {
-        "bind": f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+        # The house's first: who asks for the port of this instance means that one.
+        "bind": [_bind(address, port), *beside],
         "workers": properties.integer("nozie.server.workers", 2, minimum=1),
         "threads": properties.integer("nozie.server.threads", 8, minimum=1),
         "worker_class": properties.text("nozie.server.worker-class", "gthread"),
@@ -94,6 +99,10 @@ def settings(properties: Properties) -> dict[str, Any]:
         "logger_class": Logger,
         "accesslog": None,
     }
+
+
+def _bind(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def begin_process(environment: Environment, process: str, *, traced: bool = True) -> None:

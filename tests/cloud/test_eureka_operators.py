@@ -116,7 +116,7 @@ def test_a_start_in_the_dark_waits_for_the_operator(house, eureka_url):
 def test_orders_are_taken_only_where_they_are_allowed(house, eureka_url):
     served = house(management__endpoint__serviceregistry__access="read-only")
     eventually(lambda: status(eureka_url, served.app) == "UP")
-    assert order(served, "DOWN").status_code == 403
+    assert order(served, "DOWN").status_code == 405
     assert served.get(PATH).json()["status"] == "UP"
 
 
