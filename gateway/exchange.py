@@ -203,6 +203,7 @@ class Exchange:
         query: raw, without the question mark; None when the target has none.
         headers: end-to-end headers, names in lower case, nothing forged left in them.
         peer: address at the other end of the connection.
+        port: of ours, that the connection came to.
         client: address of the caller behind trusted proxies.
         authorization, origin: these headers, taken out once because every request asks for them.
         keep_alive: the client may send another request on this connection.
@@ -221,6 +222,7 @@ class Exchange:
     headers: Headers = field(default_factory=list)
     body: Stream | None = None
     peer: str = ""
+    port: int = 0
     client: str = ""
     host: str = ""
     scheme: str = "http"

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from cloud.config import Properties
-from cloud.config.management import base_path
+from cloud.config.management import base_path, own_port
 from cloud.errors import ConfigurationError
 from cloud.security import Networks, jwt_secret, trusted_proxies
 
@@ -140,6 +140,7 @@ class Settings:
         trusted_pattern: Spring's expression for addresses that are trusted like `trusted_proxies`.
         cors_by_path: path patterns that have rules of their own.
         actuator: base path of the gateway's own endpoints, which no route ever takes.
+        management_port: where nothing else is, None where it is also at the main one.
         unsaid: forwarding headers that services are not told.
         appends: a trusted proxy's X-Forwarded-For is continued, not begun anew.
         max_answer_head: of an upstream's answer.
@@ -177,6 +178,7 @@ class Settings:
     compat_port: int
     sampling: float
     actuator: str
+    management_port: int | None
     unsaid: frozenset[bytes]
     appends: bool
     max_answer_head: int
@@ -238,6 +240,7 @@ class Settings:
                 "management.tracing.sampling.probability", 0.1, minimum=0, maximum=1
             ),
             actuator=base_path(properties),
+            management_port=own_port(properties),
             unsaid=_unsaid(properties),
             appends=properties.boolean(
                 spring_key(properties, "x-forwarded.for-append"), default=True

@@ -109,14 +109,14 @@ async def _body(exchange: Exchange) -> bytes:
 
 
 def _environ(exchange: Exchange, path: str, body: bytes) -> dict[str, Any]:
-    host, _, port = exchange.host.partition(":")
+    host = exchange.host.partition(":")[0]
     environ = {
         "REQUEST_METHOD": exchange.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
         "QUERY_STRING": exchange.query or "",
         "SERVER_NAME": host or "localhost",
-        "SERVER_PORT": port or "80",
+        "SERVER_PORT": str(exchange.port),
         "SERVER_PROTOCOL": "HTTP/1.1",
         # The caller behind trusted proxies, which is who network rules are about.
         "REMOTE_ADDR": exchange.client,

@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_overhead",
         "_parser",
         "_peer",
+        "_port",
         "_queue",
         "_raw",
         "_receiving",
@@ -72,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._compat = compat
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
-        self._peer = ""
+        self._peer, self._port = "", 0
         self._queue: deque[Exchange] = deque()
         self._current: Exchange | None = None
         self._receiving: Exchange | None = None
@@ -94,6 +95,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self._peer = name[0].removeprefix("::ffff:") if isinstance(name, tuple) else "127.0.0.1"
+        here = transport.get_extra_info("sockname")
+        self._port = here[1] if isinstance(here, tuple) else 0
         self._edge.connections.add(self)
         self.deadline = self._edge.loop.time() + self._edge.settings.head_timeout_s
         if self._edge.draining:
@@ -203,7 +206,7 @@ class Connection(asyncio.Protocol):
             unsaid=settings.unsaid,
             appends=settings.appends,
         )
-        exchange.compat = self._compat
+        exchange.compat, exchange.port = self._compat, self._port
         exchange.keep_alive = parser.should_keep_alive()
         self._receive(exchange)
         if self._current is None:

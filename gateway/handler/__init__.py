@@ -310,6 +310,7 @@ class Gateway:
             raise NotFoundError("Resource not found")
         # As with Spring, an endpoint of our own goes before any route, however wide that is.
         own = _is_below(exchange.path, rules.settings.actuator)
+        own |= exchange.port == rules.settings.management_port
         found = None if own else rules.table.find(exchange)
         if found is not None and found[0].located:
             # A service's own path in disguise: what holds for the one holds for the other.
