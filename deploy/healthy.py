@@ -4,7 +4,8 @@ import os
 import sys
 import urllib.request
 
-port = os.environ.get("SERVER_PORT", "8080")  # noqa: TID251 - stands alone, without cloud
+given = os.environ  # noqa: TID251 - stands alone, without cloud
+port = given.get("MANAGEMENT_SERVER_PORT") or given.get("SERVER_PORT", "8080")
 url = f"http://127.0.0.1:{port}/actuator/health/readiness"
 try:
     with urllib.request.urlopen(url, timeout=3) as answer:
