@@ -1,6 +1,7 @@
 """Upstreams: kept connections to instances, one request at a time on each."""
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +30,15 @@ _DROPPED = HOP_BY_HOP | {b"content-length", b"x-correlation-id"}
 _ENDLESS = (b"text/event-stream", b"application/x-ndjson", b"application/stream+json")
 
 
+# What most answers are: a field a line, nothing folded, no blank at either end, US-ASCII only.
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ([!-~](?:[\t -~]*[!-~])?)\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [\t -~]*\r\n")
+_PASSES, _DROPS, _MEASURES, _TELLS_TYPE, _TELLS_CONNECTION, _UNUSUAL = range(6)
+_kinds: dict[bytes, int] = {}
+_MOST_KINDS, _LONGEST_KIND = 1000, 64
+_MOST_DIGITS = 18
+
+
 class LostError(UpstreamError):
     """The connection ended before a byte of the answer came."""
 
@@ -48,6 +58,7 @@ class Upstream(asyncio.Protocol):
         "_framed",
         "_headers",
         "_keep",
+        "_left",
         "_length",
         "_method",
         "_parser",
@@ -58,6 +69,7 @@ class Upstream(asyncio.Protocol):
         "_switched",
         "_transport",
         "_tunnel",
+        "_untouched",
         "born",
         "deadline",
         "idle_since",
@@ -73,7 +85,8 @@ class Upstream(asyncio.Protocol):
         self._stream: Stream | None = None
         self._body: Stream | None = None
         self._headers: Headers = []
-        self._size = 0
+        self._size = self._left = 0
+        self._untouched = True
         self._tunnel: Stream | None = None
         self._switched = False
         self._sent = True
@@ -85,11 +98,11 @@ class Upstream(asyncio.Protocol):
 
     # --- the request
 
-    async def ask(self, exchange: Exchange, host: bytes, timeout_s: float) -> Reply:
-        """Send the request; return when the head of the answer is here.
+    def ask(self, exchange: Exchange, host: bytes, timeout_s: float) -> "asyncio.Future[Reply]":
+        """Send the request; the answer is there when its head is.
 
-        Raises:
-            LostError, UpstreamError, DeadlineError: no usable answer, or none in time.
+        It fails with LostError, UpstreamError or DeadlineError. Whoever no longer waits for it has
+        to `abandon` the connection.
         """
         body = exchange.body
         whole = None if body is None else body.taken()
@@ -98,20 +111,17 @@ class Upstream(asyncio.Protocol):
         self._method, self._deadline_s, self._body = exchange.method, timeout_s, body
         self._headers, self._length, self._framed, self._endless = [], None, False, False
         self._size = 0
+        self._untouched = True
         self._tunnel = exchange.tunnel
-        self._answer = self._pool.loop.create_future()
+        self._answer = answer = self._pool.loop.create_future()
         self._sent = body is None or whole is not None
         # Until the body is through, only an upstream that does not read is late: a slow client
         # has a deadline of its own, and must not count against the upstream.
         self.deadline = self._pool.loop.time() + timeout_s if self._sent else inf
         self._transport.write(_head(exchange, host, length, chunked=self._chunked) + (whole or b""))
-        try:
-            if body is not None and whole is None:
-                body.attach(self)
-            return await self._answer
-        except BaseException:
-            self.abandon()
-            raise
+        if body is not None and whole is None:
+            body.attach(self)
+        return answer
 
     def send(self, data: bytes) -> None:
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
@@ -145,7 +155,53 @@ class Upstream(asyncio.Protocol):
                 self.deadline = inf
             self._body.resume()
 
-    # --- the answer
+    # --- the answer, when it is as simple as most are
+
+    def _takes(self, data: bytes) -> bool:
+        """Take an answer with a Content-Length and a plain head; what else there is llhttp reads.
+
+        Its body then passes without being looked into.
+        """
+        self._untouched = False
+        start, at = _STATUS_LINE.match(data), data.find(b"\r\n\r\n") + 4
+        if start is None or at < start.end() or at > self._pool.settings.max_answer_head:
+            return False
+        found = _plain(data, start.end(), at - 2)
+        status = int(start[1])
+        if found is None or self._method == "HEAD" or status in _BODILESS:
+            return False
+        answer, (headers, length) = cast("asyncio.Future[Reply]", self._answer), found
+        left = length - len(data) + at
+        if left < 0 or answer.done():
+            return False
+        self._framed = self._keep = True
+        if not left:
+            self._rest()
+            answer.set_result(Reply(status, headers, data[at:]))
+            return True
+        self._left = left
+        self._stream = stream = Stream(self, length)
+        self.deadline = self._pool.loop.time() + self._pool.stall_s
+        if at < len(data):
+            stream.feed(data[at:])
+        answer.set_result(Reply(status, headers, stream))
+        return True
+
+    def _pass_on(self, data: bytes) -> None:
+        """Let a piece of such a body through."""
+        left = self._left = self._left - len(data)
+        if left < 0:
+            # More than was announced: the rest is nobody's, and nobody's answer may begin here.
+            data, self._keep, self._left = data[:left], False, 0
+        stream = cast("Stream", self._stream)
+        if left <= 0:
+            stream.feed(data)
+            self._rest()
+        else:
+            self.deadline = self._pool.loop.time() + self._pool.stall_s
+            stream.feed(data)
+
+    # --- the answer, as the parser finds it
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value)
@@ -234,13 +290,17 @@ class Upstream(asyncio.Protocol):
         self._pool.open.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._switched:
+        if self._left:
+            self._pass_on(data)
+        elif self._switched:
             if self._stream is not None:
                 self._stream.feed(data)
-            return
-        if self._answer is None and self._stream is None:
+        elif self._answer is None and self._stream is None:
             self.abandon()  # nobody asked
-            return
+        elif not (self._untouched and self._takes(data)):
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -293,6 +353,47 @@ class Upstream(asyncio.Protocol):
     @property
     def alive(self) -> bool:
         return not self._transport.is_closing()
+
+
+def _plain(data: bytes, at: int, end: int) -> tuple[Headers, int] | None:
+    """Read header fields; None when they are unusual, or do not say how long the body is."""
+    headers: Headers = []
+    length = -1
+    for held in _FIELD.findall(data, at, end):
+        name, value = held
+        at += len(name) + len(value) + 4
+        kind = _kinds.get(name)
+        if kind is None:
+            kind = _kind_of(name)
+        if kind == _PASSES:
+            headers.append(held)
+        elif kind == _MEASURES:
+            if length >= 0 or not value.isdigit() or len(value) > _MOST_DIGITS:
+                return None
+            length = int(value)
+        elif kind == _TELLS_TYPE and not value.startswith(_ENDLESS):
+            headers.append(held)
+        elif kind != _DROPS and (kind != _TELLS_CONNECTION or value.lower() != b"keep-alive"):
+            return None
+    return (headers, length) if at == end and length >= 0 else None
+
+
+def _kind_of(name: bytes) -> int:
+    """Decide what becomes of a header of an answer; the usual names are decided once."""
+    lowered = name.lower()
+    kind = {
+        b"content-length": _MEASURES,
+        b"content-type": _TELLS_TYPE,
+        b"connection": _TELLS_CONNECTION,
+        b"transfer-encoding": _UNUSUAL,
+        b"upgrade": _UNUSUAL,
+    }.get(lowered)
+    if kind is None:
+        drops = lowered in _DROPPED or lowered.startswith(b"access-control-")
+        kind = _DROPS if drops else _PASSES
+    if len(_kinds) < _MOST_KINDS and len(name) < _LONGEST_KIND:
+        _kinds[name] = kind
+    return kind
 
 
 def _header(exchange: Exchange) -> Header:
@@ -364,10 +465,8 @@ class Pool:
         Raises:
             UnavailableError: the address refuses, or does not answer in time.
         """
-        while self._idle and not fresh:
-            held = self._idle.pop()
-            if held.alive:
-                return held
+        if not fresh and (held := self.rested()) is not None:
+            return held
         if self._full:
             return await self._wait(timeout_s)
         self.opening += 1
@@ -386,6 +485,14 @@ class Pool:
         finally:
             self.opening -= 1
         return upstream
+
+    def rested(self) -> Upstream | None:
+        """Take the connection used last; None when all are busy."""
+        while self._idle:
+            held = self._idle.pop()
+            if held.alive:
+                return held
+        return None
 
     @property
     def _full(self) -> bool:
@@ -522,7 +629,7 @@ class Proxy:
         connect_s = route.connect_timeout or settings.connect_timeout_s
         answer_s = route.response_timeout or settings.answer_timeout_s
         host = exchange.preserve_host or pool.authority
-        upstream = await pool.acquire(connect_s)
+        upstream = pool.rested() or await pool.acquire(connect_s)
         try:
             return await upstream.ask(exchange, host, answer_s)
         except LostError:
@@ -530,8 +637,15 @@ class Proxy:
             # the instance, and a safe request may go there again (RFC 9110 section 9.2.2).
             if not upstream.used or exchange.method not in SAFE or exchange.body is not None:
                 raise
+        except BaseException:
+            upstream.abandon()
+            raise
         upstream = await pool.acquire(connect_s, fresh=True)
-        return await upstream.ask(exchange, host, answer_s)
+        try:
+            return await upstream.ask(exchange, host, answer_s)
+        except BaseException:
+            upstream.abandon()
+            raise
 
     def _pool(self, address: tuple[str, int, bool], settings: Settings) -> Pool:
         pool = self._pools.get(address)

@@ -11,7 +11,13 @@ import structlog
 
 from cloud.errors import InvalidError
 from gateway.exchange import REASONS, Exchange, Headers, Reply, Stream, TooSlowError, message
-from gateway.handler.arrival import RefusedError, arrive, new_correlation_id
+from gateway.handler.arrival import (
+    Meaning,
+    RefusedError,
+    arrive,
+    meaning,
+    new_correlation_id,
+)
 
 if TYPE_CHECKING:
     from gateway.edge.worker import Edge
@@ -49,6 +55,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_holds",
         "_lingering",
+        "_meaning",
         "_overhead",
         "_parser",
         "_peer",
@@ -77,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._current: Exchange | None = None
         self._receiving: Exchange | None = None
+        self._meaning: Meaning | None = None
         self._body: Stream | None = None
         self._stream: Stream | None = None
         self._tunnel: Stream | None = None
@@ -126,6 +134,22 @@ class Connection(asyncio.Protocol):
         if self._tunnel is not None:
             self._pass_on(data)
             return
+        if self._head_open or self._receiving is not None or self._current is not None:
+            self._read(data)
+            return
+        # A request begins here.
+        settings = self._edge.settings
+        known = self._edge.familiar.find(data, self._peer, settings)
+        if known is not None:
+            known.compat, known.port = self._compat, self._port
+            self._begin(known)
+            return
+        self._meaning = None
+        self._read(data)
+        if self._meaning is not None and self._receiving is None:
+            self._edge.familiar.keep(data, self._peer, settings, self._meaning)
+
+    def _read(self, data: bytes) -> None:
         self._raw = self._raw + data if self._head_open else data
         if self._chunked_body():
             self._overhead += len(data)
@@ -210,8 +234,12 @@ class Connection(asyncio.Protocol):
         exchange.keep_alive = parser.should_keep_alive()
         self._receive(exchange)
         if self._current is None:
-            if parser.should_upgrade() and settings.websocket and exchange.body is None:
+            upgrades = parser.should_upgrade()
+            if upgrades and settings.websocket and exchange.body is None:
                 self._offer_tunnel(exchange)
+            plain = exchange.body is None and exchange.keep_alive and version == "1.1"
+            if plain and not (upgrades or exchange.expects):
+                self._meaning = meaning(exchange)
             self._begin(exchange)
         elif len(self._queue) < _MOST_PIPELINED:
             self._queue.append(exchange)

@@ -7,7 +7,8 @@ turn of the loop are written in one go, and answers come back in order (RESP pip
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import hiredis
@@ -24,14 +25,17 @@ _MOST_WAITING = 10_000
 _PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Word = bytes | str | int
+_Asked = tuple[float, asyncio.Future[Any], Sequence[Word], str]
+"""Since when, who waits, and what for."""
 
 
 class _Connection(asyncio.Protocol):
     """One connection's life; everything that waits fails with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
         self._reader = hiredis.Reader(notEnoughData=self)
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[_Asked] = deque()
         self._turn: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -40,17 +44,21 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    def send(self, words: Sequence[Word]) -> asyncio.Future[Any]:
+    def send(self, words: Sequence[Word], text: str = "") -> asyncio.Future[Any]:
+        """Send a command; `text` is its script's, in case that the server does not know that."""
         future = self._loop.create_future()
         if self.transport.is_closing() or len(self._waiting) >= _MOST_WAITING:
             future.set_exception(UnavailableError(_AWAY))
             return future
+        self._post(words, text, future)
+        return future
+
+    def _post(self, words: Sequence[Word], text: str, future: asyncio.Future[Any]) -> None:
         if not self._turn:
             self._loop.call_soon(self._flush)
         pack: Any = hiredis.pack_command  # its stub knows tuples of one word only
         self._turn.append(pack(tuple(words)))
-        self._waiting.append((self._loop.time(), future))
-        return future
+        self._waiting.append((self._loop.time(), future, words, text))
 
     def _flush(self) -> None:
         self.transport.write(b"".join(self._turn))
@@ -60,13 +68,16 @@ class _Connection(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (answer := self._reader.gets()) is not self:
-                _, future = self._waiting.popleft()
+                _, future, words, text = self._waiting.popleft()
                 if future.done():
                     continue
-                if isinstance(answer, hiredis.ReplyError):
-                    future.set_exception(answer)
-                else:
+                if not isinstance(answer, hiredis.ReplyError):
                     future.set_result(answer)
+                elif text and str(answer).startswith("NOSCRIPT"):
+                    self._post(("EVAL", text, *words[2:]), "", future)
+                else:
+                    self._report(str(answer))
+                    future.set_exception(UnavailableError(_AWAY))
         except (hiredis.ProtocolError, IndexError):
             self.transport.abort()
 
@@ -74,7 +85,7 @@ class _Connection(asyncio.Protocol):
         return bool(self._waiting) and self._waiting[0][0] < before
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        for _, future in self._waiting:
+        for _, future, _, _ in self._waiting:
             if not future.done():
                 future.set_exception(UnavailableError(_AWAY))
         self._waiting.clear()
@@ -97,28 +108,17 @@ class Redis:
         self.run_id = ""
         self.connected = asyncio.Event()
 
-    async def run(self, script: Script, keys: Sequence[bytes | str], args: Sequence[Word]) -> Any:
-        """Run a script.
+    def run(
+        self, script: Script, keys: Sequence[bytes | str], args: Sequence[Word]
+    ) -> asyncio.Future[Any]:
+        """Run a script; its answer fails, too, when Redis refuses or takes too long.
 
         Raises:
-            UnavailableError: Redis is away, refuses, or takes too long.
+            UnavailableError: Redis is away.
         """
-        live = self._live
-        if live is None:
+        if self._live is None:
             raise UnavailableError(_AWAY)
-        try:
-            return await live.send(("EVALSHA", script.digest, len(keys), *keys, *args))
-        except hiredis.ReplyError as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise self._refused(error) from error
-        try:
-            return await live.send(("EVAL", script.text, len(keys), *keys, *args))
-        except hiredis.ReplyError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: Exception) -> UnavailableError:
-        self._report(str(error))
-        return UnavailableError(_AWAY)
+        return self._live.send(("EVALSHA", script.digest, len(keys), *keys, *args), script.text)
 
     def follow(self, settings: RedisSettings) -> None:
         """Go to another server when the configuration says so."""
@@ -163,7 +163,7 @@ class Redis:
         context = ssl.create_default_context() if settings.tls else None
         loop = asyncio.get_running_loop()
         _, live = await loop.create_connection(
-            _Connection, settings.host, settings.port, ssl=context
+            partial(_Connection, self._report), settings.host, settings.port, ssl=context
         )
         try:
             if settings.password:

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar, Protocol, cast
@@ -34,6 +34,7 @@ from gateway.edge.redis import Redis
 from gateway.exchange import Exchange, Reply, Tools
 from gateway.handler import Gateway, Rules
 from gateway.handler.added import Added
+from gateway.handler.arrival import Familiar
 from gateway.handler.guard import Guard
 from gateway.handler.memory import Memory
 from gateway.proxy import Proxy
@@ -72,6 +73,7 @@ class Edge:
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.endless: set[Connection] = set()
+        self.familiar = Familiar()
         self.observed = Observed(base_path(environment.properties))
         self._environment = environment
         self._tls = tls.serving(environment.properties)
@@ -171,7 +173,7 @@ class Edge:
 
     # --- requests
 
-    async def handle(self, exchange: Exchange) -> Reply:
+    def handle(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """Answer one exchange within its trace; unsampled ones pay nothing for it."""
         digits = exchange.correlation_id.replace("-", "")
         exchange.headers.append((b"x-correlation-id", exchange.correlation_id.encode()))
@@ -179,7 +181,10 @@ class Edge:
         if int(digits[-14:], 16) >= self._sampled_below:
             parent = f"00-{digits}-{random.getrandbits(64) | 1:016x}-00"
             exchange.headers.append((b"traceparent", parent.encode()))
-            return await self._gateway.handle(exchange)
+            return self._gateway.handle(exchange)
+        return self._traced(exchange, digits)
+
+    async def _traced(self, exchange: Exchange, digits: str) -> Reply:
         tracing.correlation_id.set(exchange.correlation_id)
         with tracing.span(exchange.method, SpanKind.SERVER, trace_id=digits) as span:
             context: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """The order of work: what every request passes before the first route that matches may have it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
@@ -151,7 +151,7 @@ def chain(
     Raises:
         ValueError: one of its filters does not exist or cannot take its arguments.
     """
-    handler: Handler = partial(_last, proxy=proxy, tools=tools, route=route)
+    handler = _last(proxy, tools, route)
     if route.located or any(definition.name in _MOVES for definition in route.filters):
         handler = partial(_ensure_allowed, proceed=handler, access=access, route=route)
     most = route.max_in_flight if route.max_in_flight is not None else settings.max_in_flight
@@ -162,7 +162,7 @@ def chain(
         handler = _around(build(definition, tools), handler)
     if cached is not None and all(one.name != LOCAL_CACHE for one in route.filters):
         handler = _around(cached, handler)
-    return partial(_limited, proceed=handler, limit=limit)
+    return _limited(handler, limit)
 
 
 def _filters(route: Route) -> Sequence[Definition]:
@@ -240,10 +240,8 @@ def _ensure_roles(exchange: Exchange, wanted: Sequence[frozenset[str]]) -> None:
 
 
 def _around(apply: Filter, proceed: Handler) -> Handler:
-    async def handle(exchange: Exchange) -> Reply:
-        return await apply(exchange, proceed)
-
-    return handle
+    # No coroutine of its own: each one costs its share of every request.
+    return lambda exchange: apply(exchange, proceed)
 
 
 def _default_breaker(route: Route) -> Definition:
@@ -254,18 +252,21 @@ def _default_breaker(route: Route) -> Definition:
     return Definition("CircuitBreaker", {"name": f"{name}CircuitBreaker"})
 
 
-async def _limited(exchange: Exchange, *, proceed: Handler, limit: int) -> Reply:
-    if exchange.body is not None:
-        exchange.body.limit = limit
-        if (exchange.body.length or 0) > limit:
-            raise TooLargeError("Request body is too large")
-    return await proceed(exchange)
+def _limited(proceed: Handler, limit: int) -> Handler:
+    def handle(exchange: Exchange) -> Awaitable[Reply]:
+        if exchange.body is not None:
+            exchange.body.limit = limit
+            if (exchange.body.length or 0) > limit:
+                raise TooLargeError("Request body is too large")
+        return proceed(exchange)
+
+    return handle
 
 
-async def _last(exchange: Exchange, *, proxy: Proxy, tools: Tools, route: Route) -> Reply:
+def _last(proxy: Proxy, tools: Tools, route: Route) -> Handler:
     if route.target.scheme == "forward":
-        return await tools.forward(exchange, route.target.name)
-    return await proxy.call(exchange, route)
+        return lambda exchange: tools.forward(exchange, route.target.name)
+    return lambda exchange: proxy.call(exchange, route)
 
 
 class Gateway:

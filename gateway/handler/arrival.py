@@ -44,6 +44,12 @@ _HOST = re.compile(rb"[A-Za-z0-9.\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5}
 Hop = tuple[tuple[bytes, bytes], ...]
 
 
+_LINE = re.compile(
+    rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[\w\-.~!$&'()*+,=:@%/?]*) HTTP/1\.1\r\n"
+)
+_LONGEST_LINE, _LONGEST_BLOCK, _MOST_BLOCKS = 256, 4096, 1000
+
+
 class RefusedError(InvalidError):
     """No request of ours; answered once, then the connection is closed."""
 
@@ -101,6 +107,71 @@ def arrive(
     if unsaid:
         exchange.headers = [held for held in exchange.headers if held[0] not in unsaid]
     return exchange
+
+
+class Familiar:
+    """Heads that came before: byte for byte the same fields mean the same, and are not read again.
+
+    A client on a kept connection repeats its fields with each request. What llhttp and `arrive`
+    made of them is remembered, for the same peer and the same settings; the request line is read
+    anew. Only requests without a body, and with nothing that is about the connection, are kept.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], tuple[object, Meaning]] = {}
+
+    def find(self, data: bytes, peer: str, settings: object) -> Exchange | None:
+        """Return the exchange when `data` is one whole request, and its fields are known."""
+        if len(data) > _LONGEST_LINE + _LONGEST_BLOCK:
+            return None
+        at = data.find(b"\r\n") + 2
+        found = self._known.get((peer, data[at:]))
+        if found is None or found[0] is not settings or at > _LONGEST_LINE:
+            return None
+        try:
+            line = _request_line(data[:at])
+        except InvalidError:
+            return None
+        if line is None:
+            return None
+        headers, client, host, scheme, authorization, origin = found[1]
+        exchange = Exchange(*line, headers.copy(), peer=peer, client=client)
+        exchange.host, exchange.scheme = host, scheme
+        exchange.authorization, exchange.origin = authorization, origin
+        return exchange
+
+    def keep(self, data: bytes, peer: str, settings: object, meaning: "Meaning") -> None:
+        """Remember what `data`, where a request began that has no body, turned out to mean."""
+        at = data.find(b"\r\n") + 2
+        block = data[at:]
+        whole = data.find(b"\r\n\r\n") + 4 == len(data)
+        if not whole or len(block) > _LONGEST_BLOCK or not _LINE.fullmatch(data, 0, at):
+            return
+        if len(self._known) >= _MOST_BLOCKS:
+            self._known.clear()
+        self._known[peer, block] = settings, meaning
+
+
+Meaning = tuple[Headers, str, str, str, bytes | None, bytes | None]
+"""An exchange's headers, client, host, scheme, authorization and origin, as they arrived."""
+
+
+def meaning(exchange: Exchange) -> Meaning:
+    """Take from an exchange what its header fields said."""
+    return (
+        exchange.headers.copy(),
+        exchange.client,
+        exchange.host,
+        exchange.scheme,
+        exchange.authorization,
+        exchange.origin,
+    )
+
+
+@lru_cache(2048)
+def _request_line(line: bytes) -> tuple[str, str, str, str | None] | None:
+    found = _LINE.fullmatch(line)
+    return (found[1].decode(), *canonical(found[2])) if found else None
 
 
 def _sorted(headers: Headers) -> tuple[dict[bytes, bytes], Headers]:
