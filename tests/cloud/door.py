@@ -3,10 +3,16 @@
 import select
 import socket
 import threading
+import time
 
 
 class Door:
-    """Passes bytes between its own port and a server's, while it is open."""
+    """Passes bytes between its own port and a server's, while it is open.
+
+    Attributes:
+        requests: the lines of those that came by.
+        times: when they did, in monotonic seconds.
+    """
 
     def __init__(self, address: str) -> None:
         host, port = address.split(":")
@@ -17,6 +23,7 @@ class Door:
         self._lock = threading.Lock()
         self.port = self._listener.getsockname()[1]
         self.requests: list[str] = []
+        self.times: list[float] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def shut(self) -> None:
@@ -59,6 +66,7 @@ class Door:
                     if not piece:
                         return
                     if source is near and b" HTTP/1.1\r\n" in piece:
+                        self.times.append(time.monotonic())
                         self.requests.append(piece.split(b" HTTP/1.1", 1)[0].decode())
                     (far if source is near else near).sendall(piece)
         except (OSError, ValueError):

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ import requests
 
 from cloud.server.settings import house_of
 from tests.cloud.door import Door
-from tests.cloud.test_eureka import app, door, status  # noqa: F401 - fixtures
+from tests.cloud.test_eureka import app, door, listed, status  # noqa: F401 - fixtures
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -32,7 +33,7 @@ class House:
     def __init__(
         self, name: str, url: str, run: Path, settings: dict[str, Any], house: str = "sample_house"
     ) -> None:
-        self.port = free_port()
+        self.port = settings.get("server.port") or free_port()
         self.app, self.run, self.log = name, run, run.with_suffix(".log")
         self.base = f"http://127.0.0.1:{self.port}"
         values = {
@@ -157,20 +158,76 @@ def test_every_worker_sees_the_registry(house, eureka_url):
     eventually(all_know)
 
 
-@pytest.mark.parametrize("name", ["worker", "registrar", "ticker"])
-def test_a_killed_process_is_replaced_and_the_lease_stays(house, eureka_url, door, name):  # noqa: F811
+def test_a_killed_companion_is_replaced_and_the_lease_stays(house, eureka_url, door):  # noqa: F811
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: up(served, eureka_url))
-    # UP means that one worker serves; gunicorn forks the next a moment later.
-    eventually(lambda: len(served.pids("worker")) == 2)
-    before = served.pids(name)
-    os.kill(min(before), signal.SIGKILL)
-    eventually(lambda: len(served.pids(name)) == len(before) and served.pids(name) != before)
+    (before,) = served.pids("ticker")
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: len(served.pids("ticker") - {before}) == 1)
     beats = len(door.requests)
     eventually(lambda: any(line.startswith("PUT") for line in door.requests[beats:]))
     assert up(served, eureka_url)
     assert not any(line.startswith("DELETE") for line in door.requests)
     assert not any("status=DOWN" in line for line in door.requests)
+
+
+LEASE = "eureka__instance__lease_expiration_duration_in_seconds"
+
+
+def pauses_s(door: Door, app: str) -> list[float]:  # noqa: F811
+    """Return how long Eureka waited each time for the next word of a lease."""
+    path = f"/eureka/apps/{app.upper()}"
+    words = zip(door.requests, door.times, strict=False)
+    times = [at for line, at in words if line.startswith((f"PUT {path}", f"POST {path}"))]
+    return [after - before for before, after in pairwise(times)]
+
+
+def test_each_of_four_workers_and_the_registrar_die_within_one_lease(house, eureka_url, door):  # noqa: F811
+    settings = {"nozie__server__workers": 4, LEASE: 6}
+    served = house(f"http://127.0.0.1:{door.port}/eureka/", **settings)
+    eventually(lambda: up(served, eureka_url))
+    eventually(lambda: len(served.pids("worker")) == 4)
+    began = listed(eureka_url, served.app)
+    seen = set()
+    for name, many in (("worker", 4), ("registrar", 1)):
+        for pid in served.pids(name):
+            beats = len(door.requests)
+            os.kill(pid, signal.SIGKILL)
+
+            def replaced(
+                name: str = name, many: int = many, pid: int = pid, beats: int = beats
+            ) -> bool:
+                seen.add(status(eureka_url, served.app))
+                renewed = any(line.startswith("PUT") for line in door.requests[beats:])
+                return renewed and len(served.pids(name) - {pid}) == many
+
+            eventually(replaced)
+    assert seen == {"UP"}
+    assert max(pauses_s(door, served.app)) < 6
+    assert not any(line.startswith("DELETE") for line in door.requests)
+    # A lease that had ended would count from anew.
+    after = listed(eureka_url, served.app)
+    assert began is not None
+    assert after is not None
+    ups = [found["leaseInfo"]["serviceUpTimestamp"] for found in (began, after)]
+    assert ups[0] == ups[1]
+
+
+def test_an_arbiter_dies_within_one_lease_of_its_successor(house, eureka_url, door):  # noqa: F811
+    """Its children end the lease and themselves; a supervisor starts the next one at once."""
+    url = f"http://127.0.0.1:{door.port}/eureka/"
+    first = house(url, nozie__server__workers=4, **{LEASE: 30})
+    eventually(lambda: up(first, eureka_url))
+    eventually(lambda: len(first.pids("worker")) == 4)
+    children = first.children()
+    first.end(signal.SIGKILL)
+    second = house(url, nozie__server__workers=4, server__port=first.port, **{LEASE: 30})
+    eventually(lambda: not [pid for pid in children if alive(pid)])
+    eventually(lambda: up(second, eureka_url) and len(second.pids("worker")) == 4)
+    assert max(pauses_s(door, first.app)) < 30
+    said = [line.split()[0] for line in door.requests if first.app.upper() in line]
+    assert "POST" in said[said.index("DELETE") :], "one life ends before the next begins"
+    assert said.count("DELETE") == 1
 
 
 def test_term_takes_it_out_of_eureka_while_it_still_serves(house, eureka_url, door):  # noqa: F811
