@@ -79,12 +79,16 @@ class Breakers:
 def follow(environment: Environment) -> Breakers:
     """Keep the breakers of an instance, and their states, when its configuration changes.
 
-    A refresh with rules that one of them cannot go by is refused.
+    Rules that cannot be gone by stop the start, and a refresh, also those of breakers to come.
+
+    Raises:
+        ConfigurationError: key, source and reason.
     """
     breakers = Breakers(environment.properties)
     _followed[environment] = breakers._family  # noqa: SLF001 - of the same room
 
     def ensure(properties: Properties) -> None:
+        CircuitBreakerSettings.check(properties)
         for breaker in breakers:
             CircuitBreakerSettings.of(properties, breaker.name)
 
@@ -92,6 +96,7 @@ def follow(environment: Environment) -> Breakers:
         for breaker in breakers:
             breaker.govern(CircuitBreakerSettings.of(properties, breaker.name))
 
+    ensure(environment.properties)
     environment.require(ensure)
     environment.subscribe(refreshed)
     return breakers

@@ -33,6 +33,8 @@ _PASSING: Final = frozenset({State.CLOSED, State.DISABLED, State.METRICS_ONLY})
 _SILENT: Final = frozenset({State.DISABLED, State.FORCED_OPEN})
 # Turns between open and half-open that nobody looked at are made up for this far back.
 _LOOK_BACK_S: Final = 60.0
+# Later than the instant that a timer, and a machine that is asked, may disagree about.
+_LATE_S: Final = 0.002
 
 
 class NotPermittedError(CircuitBreakerError, UnavailableError):
@@ -165,7 +167,7 @@ class CircuitBreaker:
 
     @property
     def state(self) -> State:
-        self._look()
+        self.look()
         return self._state
 
     @property
@@ -196,11 +198,12 @@ class CircuitBreaker:
     @property
     def events(self) -> list[Event]:
         """Return the last events, oldest first."""
+        self.look()
         return list(self._events)
 
     def numbers(self) -> Numbers:
         """Return all numbers of one moment."""
-        self._look()
+        self.look()
         with self._lock:
             window = self._window
             window.trim(self._now())
@@ -216,7 +219,7 @@ class CircuitBreaker:
 
     def take_tallies(self) -> tuple[tuple[Tally, Tally, Tally], int]:
         """Hand over the calls since the last time: successful, failed, ignored; and the refused."""
-        self._look()
+        self.look()
         with self._lock:
             taken, self._tallies = self._tallies, (Tally(), Tally(), Tally())
             refused, self._refused = self._refused, 0
@@ -325,7 +328,7 @@ class CircuitBreaker:
 
     # --- states
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Notice that a time is over which nobody's call ends."""
         if self._until is not None:
             with self._lock:
@@ -484,6 +487,7 @@ class CircuitBreaker:
             self._events = Events(settings.events, self._events.held)
             if self._state is State.CLOSED:
                 self._settle(State.CLOSED, self._now())
+        self._look_when_due()
 
     def open(self) -> None:
         self.transition(State.OPEN)
@@ -549,9 +553,20 @@ class CircuitBreaker:
                 before, state = self._changes.popleft()
             except IndexError:  # another thread tells it
                 return
+            self._look_when_due()
             log.warning("breaker_changed", breaker=self.name, before=before.name, state=state.name)
             for listener in self._listeners:
                 self._safely(listener.state_change, before, state)
+
+    def _look_when_due(self) -> None:
+        """Have this state end when its time is over, where that needs no call."""
+        until, waits = self._until, self._state is State.OPEN and not self.settings.automatic
+        if until is None or waits:
+            return
+        # A thread for as long as that, since a breaker is seldom open, and often at rest.
+        timer = threading.Timer(max(0.0, until - self._now()) + _LATE_S, self.look)
+        timer.daemon = True
+        timer.start()
 
     def _tell_outcome(self, outcome: int, error: BaseException | None) -> None:
         for listener in self._listeners:

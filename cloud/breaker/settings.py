@@ -143,14 +143,22 @@ class CircuitBreakerSettings:
         Raises:
             ConfigurationError: a value is no such thing, or names a missing base.
         """
-        places = list(dict.fromkeys(_places(properties, name)))
-        read = _Reader(properties, places)
-        read.note_what_is_not_ours(name)
+        read = _Reader(properties, list(dict.fromkeys(_places(properties, name))))
+        found = cls._read(read, _time_limit(properties, name))
+        read.tell(name)
+        if found.record == ():
+            key = read.key("record-exceptions")
+            raise properties.wrong(key, "names no exception that exists here")
+        return found
+
+    @classmethod
+    def _read(
+        cls, read: "_Reader", time_limit: timedelta | None = None
+    ) -> "CircuitBreakerSettings":
         backs_off = read.flag("enable-exponential-backoff")
         varies = read.flag("enable-randomized-wait")
         if backs_off and varies:
-            key = read.key("enable-randomized-wait")
-            raise ConfigurationError(f"{key}: not together with enable-exponential-backoff")
+            raise read.wrong("enable-randomized-wait", "has enable-exponential-backoff beside it")
         plain = cls()
         return cls(
             window_type=read.word(
@@ -176,8 +184,25 @@ class CircuitBreakerSettings:
             events=read.count("event-consumer-buffer-size", plain.events),
             in_health=read.flag("register-health-indicator"),
             may_fail_health=read.flag("allow-health-indicator-to-fail"),
-            time_limit=_time_limit(properties, name),
+            time_limit=time_limit,
         )
+
+    @classmethod
+    def check(cls, properties: Properties) -> None:
+        """Read what is said of any breaker, whether it is ever made or not.
+
+        Exceptions may be unknown, as a JVM's are: only who needs them can say what that means.
+
+        Raises:
+            ConfigurationError: as `of`.
+        """
+        known = properties.tree(_ROOT)
+        named = {name for place in ("instances", "backends") for name in known.get(place, ())}
+        for name in {*named, *properties.tree(f"{_TIME_LIMITER}.instances"), "default"}:
+            places = list(dict.fromkeys(_places(properties, str(name))))
+            cls._read(_Reader(properties, places), _time_limit(properties, str(name)))
+        for name in known.get("configs", ()):
+            cls._read(_Reader(properties, [f"configs.{name}"]))
 
 
 def _time_limit(properties: Properties, name: str) -> timedelta | None:
@@ -213,7 +238,7 @@ def _places(properties: Properties, name: str) -> Iterator[str]:
         if base == "default" or base in seen:
             break
         if not properties.subset(f"{_ROOT}.configs.{base}"):
-            raise ConfigurationError(f"{key}: no such config")
+            raise properties.wrong(str(key), "is no config that there is")
         seen.add(base)
         holders = [f"configs.{base}"]
         yield holders[0]
@@ -226,6 +251,7 @@ class _Reader:
     def __init__(self, properties: Properties, places: list[str]) -> None:
         self._properties = properties
         self._places = places
+        self._unknown: dict[str, list[str]] = {}
 
     def key(self, option: str) -> str:
         keys = [f"{_ROOT}.{place}.{option}" for place in self._places]
@@ -252,7 +278,7 @@ class _Reader:
     def span(self, option: str, default: timedelta, least_ms: int = 1) -> timedelta:
         found = self._properties.duration(self.key(option), default)
         if found < timedelta(milliseconds=least_ms):
-            raise ConfigurationError(f"{self.key(option)}: too short")
+            raise self.wrong(option, "is too short")
         return found
 
     def optional_span(self, option: str) -> timedelta | None:
@@ -262,27 +288,29 @@ class _Reader:
     def word(self, option: str, default: str, known: tuple[str, ...]) -> str:
         found = self._properties.text(self.key(option), default).upper().replace("-", "_")
         if found not in known:
-            raise ConfigurationError(f"{self.key(option)}: {', '.join(known[:-1])} or {known[-1]}")
+            raise self.wrong(option, f"is none of {', '.join(known)}")
         return found
 
     def exceptions(self, option: str) -> Kinds | None:
         """Return the classes that the names stand for, None when the option is absent.
 
-        A name that only the JVM's neighbour knows is left out and said; but a breaker that could
-        count no failure at all would never open.
+        A name that only the JVM's neighbour knows is left out, to be told.
         """
         names = self._properties.listing(self.key(option))
         if not names:
             return None
         found = {name: _kinds(name) for name in names}
-        unknown = [name for name, kinds in found.items() if not kinds]
-        if unknown:
-            log.warning("breaker_exceptions_unknown", setting=self.key(option), names=unknown)
-        if len(unknown) == len(names) and option == "record-exceptions":
-            raise ConfigurationError(f"{self.key(option)}: none of these exceptions exists here")
+        if unknown := [name for name, kinds in found.items() if not kinds]:
+            self._unknown[self.key(option)] = unknown
         return tuple(dict.fromkeys(kind for kinds in found.values() for kind in kinds))
 
-    def note_what_is_not_ours(self, name: str) -> None:
+    def wrong(self, option: str, fault: str) -> ConfigurationError:
+        return self._properties.wrong(self.key(option), fault)
+
+    def tell(self, name: str) -> None:
+        """Log what has no effect here."""
+        for key, names in self._unknown.items():
+            log.warning("breaker_exceptions_unknown", setting=key, names=names)
         given = [option for option in _NOT_OURS if self._is_given(self.key(option))]
         if given:
             log.warning("breaker_settings_without_effect", breaker=name, settings=given)

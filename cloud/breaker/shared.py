@@ -278,14 +278,17 @@ class Shared:
             self.opened(breaker, breaker.wait_left_s())
 
     def _lost(self, reason: str) -> None:
-        self.online = False
+        was_online, self.online = self.online, False
         self._granted_at.clear()
         if not self._said_away:
             self._said_away = True
             log.warning("breakers_not_shared", reason=reason, effect="each process decides alone")
         for breaker in self._breakers:
-            breaker.turn = 0
-            breaker.alone()
+            breaker.look()
+            # Once only: what each finds out by itself from then on must count.
+            if was_online:
+                breaker.turn = 0
+                breaker.alone()
 
 
 def runner(client: Any, away: type[Exception], missing: type[Exception]) -> Run:

@@ -3,6 +3,7 @@
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -407,6 +408,78 @@ def test_a_refresh_changes_rules_and_keeps_states():
         environment.replace(properties("x", {least: "3"}))  # nothing has changed but the object
     with pytest.raises(ConfigurationError, match="minimum-number-of-calls"):
         environment.ensure(properties("x", {least: "none"}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("instances.unmade.sliding-window-size", "none", "is not a whole number"),
+        ("instances.unmade.base-config", "nowhere", "is no config that there is"),
+        ("configs.unused.wait-duration-in-open-state", "0s", "is too short"),
+        ("configs.default.slidingWindowType", "CALLS", "is none of COUNT_BASED, TIME_BASED"),
+        ("instances.unmade.failure-rate-threshold", "150", "is above 100"),
+    ],
+)
+def test_a_rule_that_nobody_has_needed_yet_stops_start_and_refresh(key, value, text):
+    key = f"{ROOT}.{key}"
+    bad = properties("x", {key: value})
+    with pytest.raises(ConfigurationError) as refused:
+        follow(Environment(bad))
+    told = str(refused.value)
+    assert told.startswith(f"x: {ROOT}.")
+    assert text in told
+    assert told.endswith(" (from test)")
+    environment = Environment(properties("x", {}))
+    follow(environment)
+    with pytest.raises(ConfigurationError, match=text):
+        environment.ensure(bad)
+
+
+def test_a_neighbours_breaker_with_exceptions_of_its_own_is_none_of_our_business():
+    key = f"{ROOT}.instances.theirs.record-exceptions"
+    follow(Environment(properties("x", {key: "com.nozie.payment.BusinessException"})))
+
+
+def test_what_ends_by_the_clock_ends_without_a_call():
+    """Open, half-open, and open again, as whoever only listens hears it."""
+    heard: list[str] = []
+    over = threading.Event()
+
+    class Ear(CircuitBreakerListener):
+        def state_change(self, _breaker, before, after):
+            heard.append(f"{before.name} to {after.name}")
+            if len(heard) == 3:
+                over.set()
+
+    settings = CircuitBreakerSettings(
+        window_size=1,
+        minimum_calls=1,
+        wait=timedelta(milliseconds=50),
+        half_open_wait=timedelta(milliseconds=20),
+        automatic=True,
+    )
+    breaker = CircuitBreaker("b", settings, listeners=[Ear()])
+    breaker.acquire().failed()
+    assert over.wait(10)
+    assert heard[:3] == ["CLOSED to OPEN", "OPEN to HALF_OPEN", "HALF_OPEN to OPEN"]
+    breaker.govern(CircuitBreakerSettings())
+    breaker.close()
+
+
+def test_a_wait_that_a_refresh_makes_automatic_ends_by_itself():
+    wait = timedelta(milliseconds=50)
+    settings = CircuitBreakerSettings(window_size=1, minimum_calls=1, wait=wait)
+    breaker, over = CircuitBreaker("b", settings), threading.Event()
+    breaker.acquire().failed()
+
+    class Ear(CircuitBreakerListener):
+        def state_change(self, _breaker, _before, after):
+            assert after is State.HALF_OPEN
+            over.set()
+
+    breaker.add_listener(Ear())
+    breaker.govern(replace(settings, automatic=True))
+    assert over.wait(10)
 
 
 def test_a_call_of_a_service_keeps_its_breakers_time_limit():
