@@ -14,10 +14,14 @@ log = structlog.get_logger()
 
 
 def prepare(environment: Environment) -> None:
-    """Create indexes, then load the seed; safe to repeat, and on several instances at once."""
+    """Create indexes, then load the seed; safe to repeat, and on several instances at once.
+
+    Raises:
+        UnavailableError: the document store is away.
+    """
     settings = Settings.of(environment.properties)
     database = mongo.database(environment.properties)
-    with database.client:
+    with database.client, mongo.translated():
         store.prepare(database, view_window=settings.view_window)
         if settings.seed:
             catalogue = json.loads(files("movie").joinpath("seed.json").read_text("utf-8"))

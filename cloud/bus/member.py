@@ -44,7 +44,7 @@ class Member:
         self._environment = environment
         self._refresher = refresher(environment)
         self._id = events.bus_id(environment.properties)
-        self._outage = Outage("bus")
+        self._outage = Outage("rabbitmq")
         self._outgoing: deque[_Outgoing] = deque()
         self._connection: pika.BlockingConnection | None = None
         # Refreshing takes its time, in which the connection must live on.

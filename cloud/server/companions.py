@@ -266,6 +266,8 @@ class Companions:
     def _keep_at(self, name: str, orders: Orders) -> None:
         """Do one chore until it is told to end; one that fails begins anew after a pause."""
         self._environment.subscribe(orders.start_over)
+        while not (self._prepared.exists() or orders.wait(_LOOK_AROUND_S)):
+            pass  # what it needs of tables is not there yet, and `prepare` says why
         pause = 0.0
         while not orders.is_set():
             started = time.monotonic()
