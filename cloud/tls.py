@@ -8,7 +8,7 @@ is the default, or PEM; a PEM key store holds the key and its certificates.
 
 import os
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,7 +43,7 @@ def context(properties: "Properties", prefix: str) -> ssl.SSLContext | None:
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     _trust(made, properties, f"{prefix}.trust-store")
-    _identify(made, properties, prefix)
+    identify(made, properties, prefix)
     return made
 
 
@@ -96,7 +96,7 @@ def _showing(made: ssl.SSLContext, properties: "Properties", prefix: str) -> ssl
         raise properties.wrong(shown[0], "is not set, nor is certificate")
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if given[0] == shown[0]:
-        _identify(made, properties, prefix)
+        identify(made, properties, prefix)
     else:
         _show_files(made, properties, prefix)
     return made
@@ -201,6 +201,21 @@ def _path(location: str) -> Path:
     return Path(location.removeprefix("file://").removeprefix("file:"))
 
 
+def trust(
+    made: ssl.SSLContext, properties: "Properties", key: str, files: Sequence[str] = ()
+) -> None:
+    """Trust the authorities in PEM files that `key` names; the system's when it names none.
+
+    Raises:
+        ConfigurationError: a file cannot be used.
+    """
+    if not files:
+        made.load_default_certs()
+    for file in files:
+        with _told(properties, key):
+            made.load_verify_locations(_path(file))
+
+
 def _trust(made: ssl.SSLContext, properties: "Properties", key: str) -> None:
     store = _store(properties, key)
     if store is None:
@@ -211,7 +226,12 @@ def _trust(made: ssl.SSLContext, properties: "Properties", key: str) -> None:
         made.load_verify_locations(cadata=pem)
 
 
-def _identify(made: ssl.SSLContext, properties: "Properties", prefix: str) -> None:
+def identify(made: ssl.SSLContext, properties: "Properties", prefix: str) -> None:
+    """Show the certificate in `<prefix>.key-store`, if there is one.
+
+    Raises:
+        ConfigurationError: the store cannot be used.
+    """
     key = f"{prefix}.key-store"
     store = _store(properties, key)
     if store is None:

@@ -211,6 +211,7 @@ class Exchange:
         variables: what predicates took out of path and host.
         preserve_host: the Host for the upstream, when it is not the upstream's own.
         forwards: how often a `forward:` has sent it on.
+        came: the raw path that its route was found by, before any filter.
         failure: why it was sent to a fallback.
         tunnel: what the client sends once the protocol is no longer HTTP (WebSocket).
     """
@@ -240,6 +241,7 @@ class Exchange:
     route: str = ""
     preserve_host: bytes | None = None
     forwards: int = 0
+    came: str = ""
     failure: Exception | None = None
     tunnel: Stream | None = None
 

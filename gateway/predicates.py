@@ -8,11 +8,17 @@ from typing import Any
 from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
+from cloud.balancer.versions import ApiVersions, asked, parse
 from cloud.clock import Clock, utc_now
+from cloud.config import Properties
 from gateway.exchange import NO_VARIABLES, Definition, Exchange, java_regex
 
 # What it took out of the request, or None when it does not hold.
 Predicate = Callable[[Exchange], Mapping[str, str] | None]
+
+_VERSIONS = ("spring.webflux.apiversion", "spring.mvc.apiversion")
+_SLASH = "matchTrailingSlash"
+_PORT = re.compile(r":\d+$")
 
 
 class Pattern:
@@ -81,12 +87,20 @@ class Pattern:
         return plain[str(kind)]
 
 
-def build(definition: Definition, clock: Clock = utc_now) -> Predicate:
-    """Build the predicate that a definition names.
+def _unset(_: str) -> None:
+    return None
+
+
+def build(
+    definition: Definition, clock: Clock = utc_now, option: Callable[[str], str | None] = _unset
+) -> Predicate:
+    """Build the predicate that a definition names; `option` reads one of Spring's options.
 
     Raises:
         ValueError: no such predicate, or arguments that it cannot take.
     """
+    if definition.name == "Host":
+        return _host(definition.args, option)
     factory = _FACTORIES.get(definition.name)
     if factory is None:
         raise ValueError(f"there is no predicate {definition.name}")
@@ -109,12 +123,13 @@ def bind(args: Mapping[str, Any], *fields: str, required: int | None = None) -> 
 
 
 def gather(args: Mapping[str, Any], field: str) -> list[str]:
-    """All shortcut arguments as one list, or the list that the long form names."""
-    given = args.get(field)
-    if given is None:
-        given = [value for name, value in args.items() if name.startswith("_")]
-    items = given if isinstance(given, list) else str(given).split(",")
-    found = [str(item).strip() for item in items if str(item).strip()]
+    """All arguments as one list, whatever their names: so Spring gathers them.
+
+    The long form may name the list, and others beside it.
+    """
+    given = [args[field]] if field in args else args.values()
+    lists = (one if isinstance(one, list) else str(one).split(",") for one in given)
+    found = [str(item).strip() for one in lists for item in one if str(item).strip()]
     if not found:
         raise ValueError(f"argument {field} is missing")
     return found
@@ -133,8 +148,8 @@ def _when(held: object) -> Mapping[str, str] | None:
 
 
 def _path(args: Mapping[str, Any], _: Clock) -> Predicate:
-    patterns = gather(args, "patterns" if "pattern" not in args else "pattern")
-    slash = str(args.get("matchTrailingSlash", "true"))
+    patterns = gather({k: v for k, v in args.items() if k != _SLASH}, "patterns")
+    slash = str(args.get(_SLASH, "true"))
     if patterns[-1] in {"true", "false"}:
         slash = patterns.pop()
     matchers = [
@@ -160,14 +175,61 @@ def _method(args: Mapping[str, Any], _: Clock) -> Predicate:
     return lambda exchange: _when(exchange.method in methods)
 
 
-def _host(args: Mapping[str, Any], _: Clock) -> Predicate:
+def _host(args: Mapping[str, Any], option: Callable[[str], str | None]) -> Predicate:
     matchers = [Pattern(p, separator=".") for p in gather(args, "patterns")]
+    if (option("predicate.host.include-port") or "true").lower() != "false":
+        return lambda exchange: _first(matchers, exchange.host)
+    return lambda exchange: _first(matchers, _PORT.sub("", exchange.host))
+
+
+def version(args: Mapping[str, Any], properties: Properties) -> Predicate:
+    """Build Version: `1.3`, or `1.1+` for that and all later ones.
+
+    Which version a request asks for, Spring Boot's `spring.webflux.apiversion.*` says (or
+    `spring.mvc.…`); versions are numbers, as SemanticApiVersionParser reads them.
+
+    Raises:
+        ValueError: no version, or nothing says where a request names its own.
+    """
+    text = str(bind(args, "version")[0])
+    wanted, later = parse(text.removesuffix("+")), text.endswith("+")
+    if not wanted:
+        raise ValueError(f"{text} is no version")
+    place = _place(properties)
 
     def held(exchange: Exchange) -> Mapping[str, str] | None:
-        named = _first(matchers, exchange.host)
-        return named if named is not None else _first(matchers, exchange.host.rsplit(":", 1)[0])
+        def header(name: str) -> str | None:
+            if name == ":path":
+                return f"{exchange.raw_path}?{exchange.query or ''}"
+            found = exchange.header(name.encode())
+            return found.decode("latin-1") if found is not None else None
+
+        told = asked(place, header)
+        if not told or not later:
+            return _when(told == wanted)
+        return _when(_numbers(told) >= _numbers(wanted))
 
     return held
+
+
+def _place(properties: Properties) -> ApiVersions:
+    base = next((one for one in _VERSIONS if properties.tree(f"{one}.use", lenient=True)), "")
+    if not base:
+        raise ValueError(f"Version needs one of {_VERSIONS[0]}.use.*")
+    segment = properties.get(f"{base}.use.path-segment")
+    types = properties.tree(f"{base}.use.media-type-parameter", lenient=True)
+    return ApiVersions(
+        header=properties.text(f"{base}.use.header", "").lower(),
+        parameter=properties.text(f"{base}.use.query-parameter", ""),
+        segment=int(segment) if segment else None,
+        media_types={str(name).lower(): str(parameter) for name, parameter in types.items()},
+        default=properties.text(f"{base}.default", ""),
+        fallback=False,
+    )
+
+
+def _numbers(version: str) -> list[int]:
+    return list(map(int, version.split(".")))
 
 
 def _header(args: Mapping[str, Any], _: Clock) -> Predicate:
@@ -257,11 +319,10 @@ _FACTORIES: Mapping[str, Callable[[Mapping[str, Any], Clock], Predicate]] = {
     "Between": _between,
     "Cookie": _cookie,
     "Header": _header,
-    "Host": _host,
     "Method": _method,
     "Path": _path,
     "Query": _query,
     "RemoteAddr": _address("peer"),
     "XForwardedRemoteAddr": _address("client"),
 }
-NAMES = frozenset({*_FACTORIES, "Weight"})
+NAMES = frozenset({*_FACTORIES, "Host", "Version", "Weight"})

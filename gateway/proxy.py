@@ -5,6 +5,7 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from math import inf
 from typing import cast
 
@@ -424,17 +425,10 @@ def _head(exchange: Exchange, host: bytes, length: int | None, *, chunked: bool)
     return b"".join(parts)
 
 
-def _context(settings: Settings) -> ssl.SSLContext:
-    """Trust the system's authorities, or those that the estate names."""
-    context = ssl.create_default_context()
-    if settings.certificates:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        for file in settings.certificates:
-            context.load_verify_locations(file.removeprefix("file:"))
-    if settings.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+@lru_cache(1)
+def _trusting() -> ssl.SSLContext:
+    """Trust the system's authorities."""
+    return ssl.create_default_context()
 
 
 class Pool:
@@ -455,7 +449,7 @@ class Pool:
         self._idle_s = settings.pool_idle_s
         self._life_s = settings.pool_life_s
         self._patience_s = settings.acquire_timeout_s
-        self._context = _context(settings) if self.tls else None
+        self._context = (settings.tls.context or _trusting()) if self.tls else None
         self._idle: deque[Upstream] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
 

@@ -2,8 +2,9 @@
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,8 +12,8 @@ import structlog
 
 from cloud.config import Properties
 from gateway.exchange import LOCAL_CACHE, Definition, Exchange, Handler
-from gateway.predicates import Predicate, bind, build, gather
-from gateway.settings import PREFIXES, Cors, spring_key, spring_option
+from gateway.predicates import Predicate, bind, build, gather, version
+from gateway.settings import PREFIXES, Cors, ignored, spring_key, spring_option
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +122,8 @@ def load(
     """
     given = definitions(properties, added, services)
     _warn_of_old(properties)
+    for key, reason in ignored(properties).items():
+        log.warning("setting_ignored", key=key, reason=reason)
     read = Reader(properties, given)
     bound: list[tuple[Route, Handler]] = []
     for item in given:
@@ -200,26 +203,38 @@ def _located(properties: Properties, services: Sequence[str]) -> list[Mapping[st
     if not locates(properties):
         return []
     own = properties.tree(spring_key(properties, _LOCATOR), lenient=True)
+    try:
+        if option("include-expression", "true").lower() != "true":
+            raise ValueError("include-expression can only be true: no expression is evaluated")
+        return [_route_to(service, own, option) for service in services]
+    except REFUSED as refused:
+        log.error("locator_refused", reason=str(refused))  # noqa: TRY400 - says it all
+        return []
+
+
+def _route_to(
+    name: str, own: Mapping[str, Any], option: Callable[[str, str], str]
+) -> Mapping[str, Any]:
     path, rest = "'/'+serviceId+'/**'", "'/'+serviceId+'/?(?<remaining>.*)'"
     rewrite = {"regexp": rest, "replacement": "'/${remaining}'"}
     predicates = own.get("predicates") or [{"name": "Path", "args": {"pattern": path}}]
     filters = own.get("filters") or [{"name": "RewritePath", "args": rewrite}]
-    try:
-        if option("include-expression", "true") != "true":
-            raise ValueError("include-expression can only be true")
-        return [
-            {
-                "id": option("route-id-prefix", "ReactiveCompositeDiscoveryClient_") + service,
-                "uri": spelled(option("url-expression", "'lb://'+serviceId"), service),
-                "predicates": [_spelled(item, service) for item in _items(predicates)],
-                "filters": [_spelled(item, service) for item in _items(filters)],
-                "located": f"/{service}",
-            }
-            for service in services
-        ]
-    except REFUSED as refused:
-        log.error("locator_refused", reason=str(refused))  # noqa: TRY400 - says it all
-        return []
+    # As in Spring the id and the address keep the name that the registry tells.
+    service = name.lower() if option("lower-case-service-id", "false") == "true" else name
+    held = [_spelled(item, service) for item in _items(predicates)]
+    return {
+        "id": option("route-id-prefix", "ReactiveCompositeDiscoveryClient_") + name,
+        "uri": spelled(option("url-expression", "'lb://'+serviceId"), name),
+        "predicates": held,
+        "filters": [_spelled(item, service) for item in _items(filters)],
+        "located": _prefix_of(map(define, held)) or f"/{service}",
+    }
+
+
+def _prefix_of(predicates: Iterable[Definition]) -> str:
+    """Name what the paths of a located route begin with, before the service's own."""
+    paths = (path for one in predicates if one.name == "Path" for path in paths_of(one))
+    return next((path.removesuffix("/**") for path in paths if path.endswith("/**")), "")
 
 
 def _spelled(item: Mapping[str, Any], service: str) -> Mapping[str, Any]:
@@ -310,7 +325,9 @@ class Reader:
     def _predicate(self, route_id: str, definition: Definition) -> Predicate:
         if definition.name == "Weight":
             return _weight(route_id, definition, self._weights)
-        return build(definition)
+        if definition.name == "Version":
+            return version(definition.args, self._properties)
+        return build(definition, option=partial(spring_option, self._properties))
 
     def _ensure_enabled(self, kind: str, used: Sequence[Definition]) -> None:
         for definition in used:
@@ -322,8 +339,7 @@ class Reader:
 
 def paths_of(definition: Definition) -> list[str]:
     """List the patterns of a Path predicate."""
-    named = "pattern" if "pattern" in definition.args else "patterns"
-    return [path for path in gather(definition.args, named) if path not in {"true", "false"}]
+    return [path for path in gather(definition.args, "patterns") if path not in {"true", "false"}]
 
 
 def _seconds(milliseconds: Any) -> float | None:

@@ -1,12 +1,14 @@
 """Settings of the gateway, typed; `nozie.gateway.*`, and Spring's own keys where it has one."""
 
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from math import inf
 from typing import Any
 
+from cloud import tls
 from cloud.config import Properties
 from cloud.config.management import base_path, own_port
 from cloud.errors import ConfigurationError
@@ -21,6 +23,30 @@ PREFIXES = (
     "spring.cloud.gateway",
     "spring.cloud.gateway.mvc",
 )
+
+
+_REFUSED = {
+    "httpclient.proxy.host": "cannot be followed: services are called directly, through no proxy",
+    "httpclient.ssl.ssl-bundle": "is unknown here: use trusted-x509-certificates and key-store",
+    "httpclient.ssl.key-store-provider": "is Java's: a key store is PKCS12 or PEM",
+}
+_IGNORED = {
+    "enabled": "a gateway that is off is one that is not started",
+    "fail-on-route-definition-error": "one bad route is refused, the others serve",
+    "httpclient.compression": "bodies pass as they are",
+    "httpclient.max-initial-line-length": "max-header-size bounds the head as a whole",
+    "httpclient.pool.eviction-interval": "resting connections are looked at all the time",
+    "httpclient.pool.leasing-strategy": "the connection that was used last is used next",
+    "httpclient.ssl.handshake-timeout": "connect-timeout bounds the handshake, too",
+    "httpclient.ssl.close-notify-flush-timeout": "a connection is closed at once",
+    "httpclient.ssl.close-notify-read-timeout": "a connection is closed at once",
+    "httpclient.websocket.max-frame-payload-length": "frames pass unread, of any length",
+    "httpclient.websocket.proxy-ping": "frames pass unread, pings among them",
+    "httpclient.wiretap": "nothing of a body is logged",
+    "httpserver.wiretap": "nothing of a body is logged",
+    "redis-route-definition-repository.enabled": "added routes lie in the run folder",
+    "streaming-media-types": "every answer is passed on as it comes",
+}
 
 
 def spring_key(properties: Properties, name: str) -> str:
@@ -127,6 +153,43 @@ class RedisSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How upstreams are spoken to by TLS, `httpclient.ssl.*`.
+
+    Attributes:
+        told: what the configuration says, by which one is told from another.
+        context: None when nothing is said: the system's authorities are trusted then.
+    """
+
+    told: tuple[tuple[str, str], ...] = field(repr=False)
+    context: ssl.SSLContext | None = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, properties: Properties) -> "ClientTls":
+        """Read authorities (PEM files) and the key store (PKCS12, or PEM).
+
+        Raises:
+            ConfigurationError: a file cannot be used.
+        """
+        prefix = spring_key(properties, "httpclient.ssl")
+        files = properties.listing(f"{prefix}.trusted-x509-certificates")
+        insecure = properties.boolean(f"{prefix}.use-insecure-trust-manager", default=False)
+        keys = ("key-store", "key-store-type", "key-store-password", "key-password")
+        shown = {key: value for key in keys if (value := properties.get(f"{prefix}.{key}"))}
+        told = (*shown.items(), *(("trusted", file) for file in files), ("insecure", str(insecure)))
+        if not (files or insecure or shown):
+            return cls(told, None)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        tls.trust(context, properties, f"{prefix}.trusted-x509-certificates", files)
+        tls.identify(context, properties, prefix)
+        if insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return cls(told, context)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Typed settings; spans in seconds, sizes in bytes.
 
@@ -142,9 +205,10 @@ class Settings:
         actuator: base path of the gateway's own endpoints, which no route ever takes.
         management_port: where nothing else is, None where it is also at the main one.
         unsaid: forwarding headers that services are not told.
+        hop_by_hop: further headers that end here, in lower case.
         appends: a trusted proxy's X-Forwarded-For is continued, not begun anew.
         max_answer_head: of an upstream's answer.
-        certificates: PEM of authorities that upstreams are trusted by, instead of the system's.
+        tls: whom upstreams must have their certificates from, and what they are shown.
     """
 
     secret: str = field(repr=False)
@@ -169,8 +233,7 @@ class Settings:
     pool_life_s: float
     pool_size: int
     acquire_timeout_s: float
-    certificates: tuple[str, ...]
-    insecure: bool
+    tls: ClientTls
     max_in_flight: int
     absent_is_404: bool
     max_head: int
@@ -180,6 +243,7 @@ class Settings:
     actuator: str
     management_port: int | None
     unsaid: frozenset[bytes]
+    hop_by_hop: frozenset[bytes]
     appends: bool
     max_answer_head: int
 
@@ -197,7 +261,7 @@ class Settings:
         def client(name: str) -> str:
             return spring_key(properties, f"httpclient.{name}")
 
-        life = client("pool.max-life-time")
+        _refuse(properties)
         return cls(
             secret=jwt_secret(properties),
             trusted_proxies=trusted_proxies(properties),
@@ -224,11 +288,10 @@ class Settings:
                 spring_key(properties, "global-filter.websocket-routing.enabled"), default=True
             ),
             pool_idle_s=seconds(client("pool.max-idle-time"), 30),
-            pool_life_s=seconds(life, 0) if properties.get(life) else inf,
+            pool_life_s=_pool_life_s(properties),
             pool_size=properties.integer(client("pool.max-connections"), 1000, minimum=1),
             acquire_timeout_s=seconds(client("pool.acquire-timeout"), 0),
-            certificates=properties.listing(client("ssl.trusted-x509-certificates")),
-            insecure=properties.boolean(client("ssl.use-insecure-trust-manager"), default=False),
+            tls=ClientTls.of(properties),
             max_in_flight=properties.integer(f"{_PREFIX}.max-in-flight", 1000, minimum=1),
             absent_is_404=properties.boolean(
                 spring_key(properties, "loadbalancer.use404"), default=False
@@ -242,6 +305,12 @@ class Settings:
             actuator=base_path(properties),
             management_port=own_port(properties),
             unsaid=_unsaid(properties),
+            hop_by_hop=frozenset(
+                name.strip().lower().encode()
+                for name in properties.listing(
+                    spring_key(properties, "filter.remove-hop-by-hop.headers")
+                )
+            ),
             appends=properties.boolean(
                 spring_key(properties, "x-forwarded.for-append"), default=True
             ),
@@ -249,12 +318,39 @@ class Settings:
         )
 
 
+def _pool_life_s(properties: Properties) -> float:
+    key = spring_key(properties, "httpclient.pool.max-life-time")
+    kind = properties.text(spring_key(properties, "httpclient.pool.type"), "ELASTIC").upper()
+    if kind == "DISABLED":
+        return 0.0  # no connection is used twice
+    span = properties.duration(key, timedelta(0)).total_seconds()
+    return span if properties.get(key) else inf
+
+
+def _refuse(properties: Properties) -> None:
+    """Refuse what must not be passed over in silence.
+
+    Raises:
+        ConfigurationError: such a key is set.
+    """
+    for name, reason in _REFUSED.items():
+        key = spring_key(properties, name)
+        if properties.get(key):
+            raise properties.wrong(key, reason)
+
+
+def ignored(properties: Properties) -> Mapping[str, str]:
+    """List Spring's keys that are set and change nothing here, each with the reason."""
+    keys = {spring_key(properties, name): reason for name, reason in _IGNORED.items()}
+    return {key: reason for key, reason in keys.items() if properties.get(key)}
+
+
 def _unsaid(properties: Properties) -> frozenset[bytes]:
     def on(name: str) -> bool:
         return properties.boolean(spring_key(properties, name), default=True)
 
     every = on("x-forwarded.enabled")
-    parts = ("for", "host", "port", "proto")
+    parts = ("for", "host", "port", "proto", "prefix")
     off = {
         f"x-forwarded-{part}" for part in parts if not (every and on(f"x-forwarded.{part}-enabled"))
     }

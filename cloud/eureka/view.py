@@ -40,6 +40,7 @@ class RegistryView:
         self._path = path
         self._services: _Services = {}
         self._fixed = _fixed_list(environment.properties)
+        self._written = tuple(environment.properties.tree(_SIMPLE))
         self._stamp: tuple[int, int] | None = None
         self._looked = float("-inf")
         environment.subscribe(self._refreshed)
@@ -58,6 +59,15 @@ class RegistryView:
         """Return the ids of all known services."""
         self.instances("")
         return tuple(sorted({*self._fixed, *self._services}))
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all known services as Spring spells them.
+
+        That is in upper case what Eureka lists, and a fixed list as it is written.
+        """
+        self.instances("")
+        apps = {one.app for those in self._services.values() for one in those}
+        return tuple(sorted({*self._written, *(a for a in apps if a.lower() not in self._fixed)}))
 
     def poll(self) -> bool:
         """Look for a newer registry at once; True when there was one. Never waits for a network."""
@@ -85,6 +95,7 @@ class RegistryView:
     def _refreshed(self, properties: Properties, changed: frozenset[str]) -> None:
         if any(key.startswith(_SIMPLE) for key in changed):
             self._fixed = _fixed_list(properties)
+            self._written = tuple(properties.tree(_SIMPLE))
 
 
 def _by_service(instances: Iterable[Instance]) -> _Services:

@@ -166,7 +166,7 @@ class Edge:
     def look_around(self) -> None:
         """Take over routes that an operator added, and services that came or went."""
         added = self._added.changed()
-        services = self._view.services() if self._locates else ()
+        services = self._view.names() if self._locates else ()
         if added or services != self._services:
             self._services = services
             self._changed(self._environment.properties, frozenset())

@@ -240,6 +240,7 @@ def _told(kept: Reply, left: float) -> Reply:
     words = [_MAX_AGE.sub(b"max-age=%d" % left_s, word) for word in words]
     if not any(map(_MAX_AGE.search, words)):
         words.append(b"max-age=%d" % left_s)
+    words = [word for word in words if word.lower() != b"must-revalidate"]
     words += [] if left_s else [b"no-cache", b"must-revalidate"]
     headers.append((b"Cache-Control", b",".join(words)))
     return Reply(kept.status, headers, kept.body)

@@ -1,7 +1,12 @@
 """Retry: asks again when the answer is bad; for requests without a body only."""
 
 import asyncio
-from datetime import timedelta
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from gateway.exchange import Definition, Exchange, Filter, Handler, Reply, Tools, span_of, status_of
@@ -14,47 +19,98 @@ _SERIES = {
     "CLIENT_ERROR": 4,
     "SERVER_ERROR": 5,
 }
-_BACKOFF = ("backoff.firstBackoff", "backoff.maxBackoff", "backoff.factor")
-_FIELDS = ("retries", "statuses", "methods", *_BACKOFF)
+_FIELDS = (
+    "retries",
+    "statuses",
+    "methods",
+    "backoff.firstBackoff",
+    "backoff.maxBackoff",
+    "backoff.factor",
+    # Whether the last pause grows or the first: both come to the same.
+    "backoff.basedOnPreviousValue",
+    "jitter.randomFactor",
+    "timeout",
+)
 _FAILURES = (UpstreamError, UnavailableError, DeadlineError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pauses:
+    """How long to wait before asking again, and until when to ask at all; seconds."""
+
+    first_s: float
+    longest_s: float
+    growth: float
+    jitter: float
+    enough_s: float
+
+    @classmethod
+    def of(cls, first: str, last: str, factor: str, jitter: str, within: str) -> "_Pauses":
+        def seconds(text: str, default: float) -> float:
+            return span_of(text).total_seconds() if text else default
+
+        spread = float(jitter or 0)
+        if not 0 <= spread <= 1:
+            raise ValueError(f"jitter.randomFactor {jitter} is not between 0 and 1")
+        growth = float(factor or 2)
+        return cls(seconds(first, 0), seconds(last, inf), growth, spread, seconds(within, inf))
+
+    async def wait(self, attempt: int) -> None:
+        if self.first_s:
+            spread = 1 + self.jitter * random.uniform(-1, 1)  # noqa: S311 - lest all come at once
+            await asyncio.sleep(
+                min(self.first_s * self.growth ** min(attempt, 60), self.longest_s) * spread
+            )
 
 
 def retry(definition: Definition, tools: Tools) -> Filter:
     """Build the filter; Spring's defaults: 3 retries, of GET, after a 5xx or a failed call.
 
     All retries of the worker share one budget: when everything fails they must not add up.
-    """
-    args = dict(definition.args)
-    args |= {f"backoff.{name}": value for name, value in (args.get("backoff") or {}).items()}
-    retries, statuses, methods, first, last, factor = bind(args, *_FIELDS, required=0)
-    most = int(retries or 3)
-    codes = {status_of(name) for name in (statuses or "").split(",") if name.strip()}
-    series = {
-        _SERIES[name.strip()] for name in str(args.get("series") or "SERVER_ERROR").split(",")
-    }
-    allowed = {name.strip() for name in (methods or "GET").split(",")}
-    pause = span_of(first) if first else timedelta()
-    longest = span_of(last) if last else timedelta.max
-    growth = int(factor or 2)
 
-    def bad(reply: Reply) -> bool:
-        return reply.status in codes or reply.status // 100 in series
+    Raises:
+        ValueError: an argument that is no number, span, status or series.
+    """
+    args = _flat(definition.args)
+    retries, statuses, methods, first, last, factor, _, jitter, within = (
+        value or "" for value in bind(args, *_FIELDS, required=0)
+    )
+    most, pauses = int(retries or 3), _Pauses.of(first, last, factor, jitter, within)
+    codes = {status_of(name) for name in statuses.split(",") if name.strip()}
+    series = _series(str(args.get("series") or "SERVER_ERROR"))
+    allowed = {name.strip() for name in (methods or "GET").split(",")}
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
         if exchange.method not in allowed or exchange.body is not None:
             return await proceed(exchange)
+        until_s = time.monotonic() + pauses.enough_s
         for attempt in range(most):
             try:
                 reply = await proceed(exchange)
             except _FAILURES:
-                if not tools.retries():
+                if time.monotonic() > until_s or not tools.retries():
                     raise
             else:
-                if not bad(reply) or not tools.retries():
+                good = reply.status not in codes and reply.status // 100 not in series
+                if good or time.monotonic() > until_s or not tools.retries():
                     return reply
                 reply.discard()
-            if pause:
-                await asyncio.sleep(min(pause * growth**attempt, longest).total_seconds())
+            await pauses.wait(attempt)
         return await proceed(exchange)
 
     return apply
+
+
+def _flat(args: Mapping[str, Any]) -> Mapping[str, Any]:
+    nested = [(group, args.get(group) or {}) for group in ("backoff", "jitter")]
+    return {
+        **args,
+        **{f"{group}.{name}": value for group, held in nested for name, value in held.items()},
+    }
+
+
+def _series(names: str) -> set[int]:
+    try:
+        return {_SERIES[name.strip()] for name in names.split(",")}
+    except KeyError as unknown:
+        raise ValueError(f"series {unknown} is none of {', '.join(_SERIES)}") from None

@@ -70,6 +70,7 @@ COOKIE = "nozie-ops"
 _OPS = re.compile("/ops(?:/|$)")
 _KEPT_TOKEN = re.compile(rb"(?:^|;\s*)nozie-ops=([\w\-.]+)(?:;|$)")
 _MOVES = frozenset({"StripPrefix", "PrefixPath", "SetPath", "RewritePath"})
+_PREFIX = b"x-forwarded-prefix"
 _MOST_FORWARDS = 3
 
 
@@ -152,8 +153,12 @@ def chain(
         ValueError: one of its filters does not exist or cannot take its arguments.
     """
     handler = _last(proxy, tools, route)
+    if settings.hop_by_hop:
+        handler = partial(_without_hops, proceed=handler, names=settings.hop_by_hop)
     if route.located or any(definition.name in _MOVES for definition in route.filters):
         handler = partial(_ensure_allowed, proceed=handler, access=access, route=route)
+        if _PREFIX not in settings.unsaid:
+            handler = partial(_prefixed, proceed=handler)
     most = route.max_in_flight if route.max_in_flight is not None else settings.max_in_flight
     handler = _Gate(handler, -(-most // tools.share)).handle
     sizes = [definition for definition in route.filters if definition.name == _OWN_LIMIT]
@@ -226,6 +231,24 @@ async def _ensure_allowed(
     return await proceed(exchange)
 
 
+async def _prefixed(exchange: Exchange, *, proceed: Handler) -> Reply:
+    """Tell a service what was cut off before the path that it sees."""
+    before, after = exchange.came.rstrip("/"), exchange.raw_path.rstrip("/")
+    if before != after and before.endswith(after):
+        cut = before[: len(before) - len(after)].encode()
+        kept = [held for held in exchange.headers if held[0] != _PREFIX]
+        exchange.headers = [*kept, (_PREFIX, cut)]
+    return await proceed(exchange)
+
+
+async def _without_hops(exchange: Exchange, *, proceed: Handler, names: frozenset[bytes]) -> Reply:
+    """Take away, in both directions, what the estate counts among a connection's own headers."""
+    exchange.headers = [held for held in exchange.headers if held[0] not in names]
+    reply = await proceed(exchange)
+    reply.headers = [held for held in reply.headers if held[0].lower() not in names]
+    return reply
+
+
 def _is_below(path: str, base: str) -> bool:
     return path.startswith(base) and path[len(base) : len(base) + 1] in {"", "/"}
 
@@ -254,6 +277,7 @@ def _default_breaker(route: Route) -> Definition:
 
 def _limited(proceed: Handler, limit: int) -> Handler:
     def handle(exchange: Exchange) -> Awaitable[Reply]:
+        exchange.came = exchange.raw_path
         if exchange.body is not None:
             exchange.body.limit = limit
             if (exchange.body.length or 0) > limit:

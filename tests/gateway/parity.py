@@ -75,6 +75,8 @@ PREDICATES = [
     ),
     _found("host of two labels", "Host=**.somehost.org", headers={"Host": "a.b.somehost.org"}),
     _found("host that only ends so", "Host=**.somehost.org", headers={"Host": "evilsomehost.org"}),
+    _found("host, port beside", "Host=**.somehost.org", headers={"Host": "a.somehost.org:8080"}),
+    _found("host in the long form", _long("Host", any="**.a.org"), headers={"Host": "x.a.org"}),
     _found(
         "host with a port", "Host=**.somehost.org:8080", headers={"Host": "a.somehost.org:8080"}
     ),
@@ -93,6 +95,10 @@ PREDICATES = [
     _found("query does not match", "Query=red, gree.", "/x?red=greet1"),
     _found("remote address holds", "RemoteAddr=127.0.0.1/24"),
     _found("remote address does not hold", "RemoteAddr=192.168.1.1/24"),
+    _found(
+        "remote address in the long form", _long("RemoteAddr", first="10.0.0.0/8", b="127.0.0.1/8")
+    ),
+    _found("method in the long form", _long("Method", any="GET")),
     _found("weight of one", "Weight=alone, 8"),
     Case(
         "weight none",
@@ -241,6 +247,13 @@ REQUESTS = [
     Case(
         "request header size over", filters=["RequestHeaderSize=100B"], headers={"X-A": "a" * 101}
     ),
+    Case(
+        "request header size, told elsewhere",
+        filters=[_long("RequestHeaderSize", maxSize="10B", errorHeaderName="X-Large")],
+        headers={"X-A": "a" * 101},
+    ),
+    Case("save session", filters=["SaveSession"]),
+    Case("fallback headers without a failure", filters=["FallbackHeaders"]),
     Case(
         "a body passes",
         method="POST",
@@ -401,6 +414,38 @@ ANSWERS = [
     Case("a redirect passes", answer=(302, {"Location": "/elsewhere"}, "")),
     Case("no content passes", answer=(204, {}, "")),
     Case("retry", filters=["Retry=2"], answer=(503, {}, "")),
+    Case(
+        "retry with a backoff",
+        filters=["Retry=2, BAD_GATEWAY, GET, 10ms, 50ms, 2, true"],
+        answer=(502, {}, ""),
+    ),
+    Case(
+        "retry with a backoff in the long form",
+        filters=[
+            _long(
+                "Retry",
+                retries=2,
+                methods="GET",
+                backoff={"firstBackoff": "10ms", "maxBackoff": "50ms", "factor": 2},
+            )
+        ],
+        answer=(503, {}, ""),
+    ),
+    Case(
+        "attributes removed",
+        filters=["RemoveJsonAttributesResponseBody=a,b"],
+        answer=(200, {"Content-Type": "application/json"}, '{"a":1,"c":{"a":2},"d":[{"b":3}]}'),
+    ),
+    Case(
+        "attributes removed everywhere",
+        filters=["RemoveJsonAttributesResponseBody=a,b,true"],
+        answer=(200, {"Content-Type": "application/json"}, '{"a":1,"c":{"a":2},"d":[{"b":3}]}'),
+    ),
+    Case(
+        "circuit breaker, resumed",
+        filters=[_long("CircuitBreaker", name="resumed", resumeWithoutError=True)],
+        uri="http://127.0.0.1:1",
+    ),
     Case("retry not for POST", filters=["Retry=2"], method="POST", body=b"x", answer=(503, {}, "")),
     Case(
         "retry of a status",
@@ -481,13 +526,138 @@ ORIGINAL = [
     for target in _ASKED
 ]
 
-CASES = [*PREDICATES, *REQUESTS, *ANSWERS, *ORIGINAL]
-SERVICES = tuple(_SERVICES)
+# Spring's own example of a locator that is told what to do; ids are in the case they came in.
+LOUD = "LOUD-service"
+LOCATOR = {
+    "enabled": True,
+    "route-id-prefix": "found_",
+    "predicates": [
+        {"name": "Path", "args": {"pattern": "'/'+serviceId+'/**'"}},
+        {"name": "Host", "args": {"pattern": "'**.local'"}},
+    ],
+    "filters": [
+        {"name": "AddRequestHeader", "args": {"name": "'X-Found'", "value": "serviceId"}},
+        {
+            "name": "RewritePath",
+            "args": {
+                "regexp": "'/' + serviceId + '/?(?<remaining>.*)'",
+                "replacement": "'/${remaining}'",
+            },
+        },
+    ],
+}
+LOCATED = [
+    Case(f"located: {target}", ("Path=/never-asked-for",), target=target, headers=headers)
+    for target, headers in [
+        ("/movie-service/api/movies?page=1", {}),
+        ("/movie-service", {}),
+        ("/movie-service/a%20b/", {}),
+        ("/MOVIE-SERVICE/api/movies", {}),
+        ("/LOUD-service/x", {}),
+        ("/loud-service/x", {}),
+        ("/customer-service/api/customers", {"Host": "api.elsewhere"}),
+        ("/unknown-service/x", {}),
+    ]
+]
+
+CASES = [*PREDICATES, *REQUESTS, *ANSWERS, *ORIGINAL, *LOCATED]
+SERVICES = (*_SERVICES, LOUD)
 
 
-def marked(number: int) -> str:
+@dataclass(frozen=True)
+class Story:
+    """Requests one after the other through one route: what the first leaves, the next finds.
+
+    Attributes:
+        differs: why ours does something else on purpose; then `ours` and `theirs` say how often
+            the upstream is asked.
+    """
+
+    name: str
+    steps: Sequence[Case]
+    filters: Sequence[Any] = ("LocalResponseCache=30s, 1MB",)
+    differs: str = ""
+    ours: int = 0
+    theirs: int = 0
+
+
+def _asked(times: int = 1, /, **more: Any) -> list[Case]:
+    return [Case("", **more)] * times
+
+
+def _named(name: str, *values: str, **more: Any) -> list[Case]:
+    return [Case("", headers={name: value}, **more) for value in values]
+
+
+def _said(cache_control: str, **more: str) -> tuple[int, Mapping[str, str], str]:
+    return _answer(200, "ok", **{"Cache_Control": cache_control, **more})
+
+
+_FIRST, _ANEW = _answer(200, "old"), _answer(200, "new")
+_RFC = "RFC 9111: Spring compares the whole line, and keeps what must not be kept"
+
+STORIES = [
+    Story("kept: asked twice", _asked(2)),
+    Story("kept: another query", [*_asked(target="/x?a=1"), *_asked(2, target="/x?a=2")]),
+    Story("kept: another token", _named("Authorization", ADMIN, bearer(8, "USER"), ADMIN)),
+    Story("kept: another cookie", _named("Cookie", "a=1; b=2", "b=2; a=1", "a=1")),
+    Story("kept: another header", _named("X-Any", "a", "b")),
+    Story("kept: varied", _named("X-Lang", "de", "en", "de", answer=_answer(Vary="X-Lang"))),
+    Story("kept: varied by all", _asked(2, answer=_answer(Vary="*"))),
+    Story("kept: private", _asked(2, answer=_said("private"))),
+    Story("kept: no-store", _asked(2, answer=_said("no-store"))),
+    Story("kept: an age of its own", _asked(2, answer=_said("public, max-age=5"))),
+    Story("kept: to be validated", _asked(2, answer=_said("max-age=5, must-revalidate, public"))),
+    Story("kept: older headers", _asked(2, answer=_answer(Expires="0", Pragma="x", ETag='"1"'))),
+    Story("kept: not found", _asked(2, answer=_answer(404, "none"))),
+    Story("kept: an error", _asked(2, answer=_answer(500, "broken"))),
+    Story("kept: moved", _asked(2, answer=_answer(301, "", Location="/elsewhere"))),
+    Story("kept: moved for now", _asked(2, answer=_answer(302, "", Location="/elsewhere"))),
+    Story("kept: a part", _asked(2, answer=_answer(206, "ok", Content_Range="bytes 0-1/9"))),
+    Story("kept: a HEAD", [*_asked(), *_asked(method="HEAD")]),
+    Story("kept: a POST", [*_asked(), *_asked(2, method="POST", body=b"x")]),
+    Story("kept: never for who says no-store", _named("Cache-Control", "no-store", "no-store")),
+    Story(
+        "kept: not for who wants it anew",
+        [
+            *_asked(answer=_FIRST),
+            Case("", answer=_ANEW, headers={"Cache-Control": "no-cache"}),
+            *_asked(answer=_ANEW),
+        ],
+    ),
+    Story(
+        "kept: as other filters leave it",
+        _asked(2, target="/a/b"),
+        ["StripPrefix=1", "AddResponseHeader=X-Added, 1", "LocalResponseCache=30s"],
+    ),
+    Story(
+        "kept: no-store among others",
+        _asked(2, answer=_said("no-cache, no-store, max-age=0")),
+        differs=_RFC,
+        ours=2,
+        theirs=1,
+    ),
+    Story("kept: no-cache", _asked(2, answer=_said("no-cache")), differs=_RFC, ours=2, theirs=1),
+    Story(
+        "kept: a cookie",
+        _asked(2, answer=_answer(Set_Cookie="session=1")),
+        differs="a cookie is for the one who gets it",
+        ours=2,
+        theirs=1,
+    ),
+    Story(
+        "kept: a range",
+        _named("Range", "bytes=0-1", "bytes=2-3", answer=_answer(206, "ok")),
+        differs="Spring answers one range with another",
+        ours=2,
+        theirs=1,
+    ),
+]
+
+
+def marked(number: int, kind: str = "c") -> str:
     """Name a case in the header that keeps its routes apart from all others."""
-    return f"c{number:03}"
+    return f"{kind}{number:03}"
 
 
 def routes(upstream: str) -> list[dict[str, Any]]:
@@ -506,4 +676,9 @@ def routes(upstream: str) -> list[dict[str, Any]]:
             if not item.pop("unmarked", False):
                 item["predicates"] = [*item["predicates"], f"Header=X-Case, {marked(number)}"]
             found.append(item)
+    for number, story in enumerate(STORIES):
+        mark = marked(number, "s")
+        predicates = ["Path=/**", f"Header=X-Case, {mark}"]
+        filters = list(story.filters)
+        found.append({"id": mark, "uri": upstream, "predicates": predicates, "filters": filters})
     return found

@@ -163,6 +163,8 @@ async def test_request_size_refuses_what_declares_too_much():
         ("Retry=3", "POST", [Reply(500), Reply(200)], 500, 1),
         ("Retry=3,BAD_GATEWAY,POST", "POST", [Reply(500), Reply(200)], 200, 2),
         ("Retry=3", "GET", [Reply(404)], 404, 1),
+        ("Retry=3,BAD_GATEWAY,GET,1ms,2ms,2,true,0.5", "GET", [Reply(502), Reply(200)], 200, 2),
+        ("Retry=3,BAD_GATEWAY,GET,1ms,2ms,2,true,0.5,0s", "GET", [Reply(502)], 502, 1),
         ("Retry=2", "GET", [UnavailableError("away"), Reply(200)], 200, 2),
     ],
 )

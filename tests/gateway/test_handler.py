@@ -211,7 +211,7 @@ def test_springs_switches_of_forwarding_headers():
     assert found.unsaid == {b"x-forwarded-port", b"forwarded"}
     assert not found.appends
     none = Settings.of(Properties.of({f"{prefix}.x-forwarded.enabled": "false"}))
-    assert len(none.unsaid) == 4
+    assert len(none.unsaid) == 5
 
 
 @pytest.mark.parametrize(

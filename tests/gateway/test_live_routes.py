@@ -34,6 +34,7 @@ def open_gateway(upstream, store, tmp_path_factory):
             "management.endpoint.gateway.access": "unrestricted",
             "spring.cloud.gateway.discovery.locator.enabled": True,
             "spring.cloud.gateway.server.webflux.discovery.locator.enabled": True,
+            "spring.cloud.gateway.filter.remove-hop-by-hop.headers": ["X-Up", "X-Hop"],
             "nozie.gateway.max-in-flight": 1000,
             "nozie.gateway.timeouts.websocket": "2s",
         }
@@ -155,7 +156,18 @@ def test_discovery_routes_lead_around_no_rule(open_gateway, upstream, path, meth
     everywhere(open_gateway, "/movie-service/x", 200, Authorization=ADMIN)
     assert open_gateway.ask(path, method, **headers).status == status
     if status == 200:
-        assert upstream.heads[-1].decode().startswith(f"{method} /api/movies ")
+        head = upstream.heads[-1].decode()
+        assert head.startswith(f"{method} /api/movies ")
+        assert "\r\nx-forwarded-prefix: /movie-service\r\n" in head
+
+
+def test_the_estate_may_count_more_headers_among_a_connections_own(open_gateway, upstream):
+    answer = open_gateway.ask("/api/movies", Authorization=ADMIN, X_Hop="1", X_Kept="1")
+    assert answer.status == 200
+    assert "x-up" not in answer.headers
+    head = upstream.heads[-1].lower()
+    assert b"x-kept" in head
+    assert b"x-hop" not in head
 
 
 def test_the_login_limit_holds_behind_a_discovery_route(open_gateway):

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cloud.config import Properties
 from gateway.exchange import Exchange
-from gateway.predicates import Pattern, build
+from gateway.predicates import Pattern, build, version
 from gateway.route import define
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
@@ -64,7 +65,8 @@ def test_a_trailing_slash_can_be_made_to_count():
         ("Method=get", {"method": "GET"}, True),
         ("Method=GET,POST", {"method": "PUT"}, False),
         ("Host=**.somehost.org,**.anotherhost.org", {"host": "www.somehost.org"}, True),
-        ("Host=**.somehost.org", {"host": "a.b.somehost.org:8080"}, True),
+        ("Host=**.somehost.org", {"host": "a.b.somehost.org"}, True),
+        ("Host=**.somehost.org", {"host": "a.b.somehost.org:8080"}, False),
         ("Host=**.somehost.org", {"host": "somehost.org"}, True),
         ("Host=**.somehost.org", {"host": "evilsomehost.org"}, False),
         ("Host=a.org:8080", {"host": "a.org:8080"}, True),
@@ -105,3 +107,58 @@ def test_a_host_gives_variables():
 def test_a_predicate_that_cannot_be_built_says_so(text):
     with pytest.raises((ValueError, re.error)):
         build(define(text))
+
+
+def test_the_port_of_a_host_can_be_left_out():
+    """As `predicate.host.include-port: false` does in Spring."""
+    option = {"predicate.host.include-port": "false"}.get
+    held = build(define("Host=**.somehost.org"), option=option)
+    assert held(exchange(host="a.somehost.org:8080")) == {}
+    assert held(exchange(host="a.somehost.org")) == {}
+
+
+VERSIONS = "spring.webflux.apiversion"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told", "held"),
+    [
+        ("1.3", "1.3.0", True),
+        ("1.3", "v1.3", True),
+        ("1.3", "1.4", False),
+        ("1.1+", "1.1", True),
+        ("1.1+", "1.10", True),
+        ("1.9+", "1.10", True),
+        ("1.1+", "1.0.9", False),
+        ("1.1+", "latest", False),
+        ("1.1+", None, True),
+    ],
+)
+def test_a_version_of_the_api(wanted, told, held):
+    """Who names none has the default, 1.2."""
+    given = {f"{VERSIONS}.use.header": "X-API-Version", f"{VERSIONS}.default": "1.2"}
+    found = version({"_0": wanted}, Properties.of(given))
+    headers = [(b"x-api-version", told.encode())] if told else []
+    assert (found(exchange(headers=headers)) is not None) is held
+
+
+@pytest.mark.parametrize(
+    ("use", "changes"),
+    [
+        ({"query-parameter": "v"}, {"query": "a=1&v=2"}),
+        ({"path-segment": "1"}, {"raw_path": "/api/v2/x"}),
+        (
+            {"media-type-parameter": {"application/json": "version"}},
+            {"headers": [(b"accept", b"text/html, application/json;version=2")]},
+        ),
+    ],
+)
+def test_a_version_may_stand_elsewhere(use, changes):
+    found = version({"version": "2"}, Properties.of({f"{VERSIONS}.use": use}))
+    assert found(exchange(**changes)) == {}
+    assert found(exchange()) is None
+
+
+def test_a_version_that_nothing_tells_is_refused():
+    with pytest.raises(ValueError, match=r"apiversion\.use"):
+        version({"_0": "1"}, Properties.of({}))

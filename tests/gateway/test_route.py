@@ -160,3 +160,37 @@ def test_the_estates_own_routes(path, route):
     tree = yaml.safe_load((CONFIG / "api-gateway.yml").read_text())
     found = load(Properties.of(tree), lambda _route: never)
     assert first(found, path=path) == route
+
+
+LOCATOR = "spring.cloud.gateway.discovery.locator"
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "found"),
+    [
+        ({}, "/MOVIE/x", ("ReactiveCompositeDiscoveryClient_MOVIE", "lb://MOVIE", "/MOVIE")),
+        ({}, "/movie/x", None),
+        (
+            {"lower-case-service-id": True, "route-id-prefix": "found_"},
+            "/movie/x",
+            ("found_MOVIE", "lb://MOVIE", "/movie"),
+        ),
+        (
+            {
+                "predicates": [{"name": "Path", "args": {"any": "'/s/'+serviceId+'/**'"}}],
+                "url-expression": "'lb:ws://'+serviceId",
+            },
+            "/s/MOVIE/x",
+            ("ReactiveCompositeDiscoveryClient_MOVIE", "lb:ws://MOVIE", "/s/MOVIE"),
+        ),
+        ({"include-expression": "metadata['edge']=='true'"}, "/MOVIE/x", None),
+        ({"url-expression": "uri"}, "/MOVIE/x", None),
+    ],
+    ids=["as told", "case counts", "lower case", "own predicates", "expression", "other address"],
+)
+def test_the_locator_makes_a_route_of_a_service(options, path, found):
+    given = {f"{LOCATOR}.{name}": value for name, value in {"enabled": True, **options}.items()}
+    table = load(Properties.of(given), lambda _: never, services=["MOVIE"])
+    pair = table.find(Exchange("GET", path, path))
+    route = pair[0] if pair else None
+    assert (route and (route.id, route.uri, route.located)) == found
