@@ -1,16 +1,15 @@
 """A server that answers as a test wants, where a Config Server is expected."""
 
 import json
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.serving import Handler, Serving
 
 Reply = Callable[[str, dict[str, str]], tuple[int, object]]
 NOWHERE = "http://127.0.0.1:1"
 
 
-class Server:
+class Server(Serving):
     """Answers as `reply` says and remembers what was asked."""
 
     def __init__(self, port: int = 0) -> None:
@@ -19,37 +18,17 @@ class Server:
         self.bodies: list[str] = []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Replies(Handler):
+            def reply(self) -> None:
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                size = int(headers.get("content-length", 0))
-                outer.bodies.append(self.rfile.read(size).decode())
+                outer.bodies.append(self.body().decode())
                 outer.asked.append((self.path, headers))
                 status, body = outer.reply(self.path, headers)
+                elsewhere = {"Location": "http://elsewhere.invalid/"} if status == 302 else {}
                 content = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "http://elsewhere.invalid/")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                with suppress(BrokenPipeError):  # a client that waits no longer
-                    self.wfile.write(content)
+                self.answer(status, content, elsewhere)
 
-            def do_POST(self) -> None:
-                self.do_GET()
-
-            def log_message(self, *_args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        super().__init__(Replies, port)
 
     @property
     def paths(self) -> list[str]:

@@ -7,20 +7,19 @@ import http.client
 import select
 import socket
 import ssl
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-Refuse = Callable[[BaseHTTPRequestHandler], int | None]
+from tests.serving import Handler, Serving
+
+Refuse = Callable[[Handler], int | None]
 
 
-class Tunnels(BaseHTTPRequestHandler):
+class Tunnels(Handler):
     """Answers CONNECT, as a proxy does."""
 
     heard: list[tuple[str, dict[str, str]]]
 
-    def do_CONNECT(self) -> None:
+    def do_CONNECT(self) -> None:  # noqa: N802 - the library's name
         self.heard.append((f"CONNECT {self.path}", dict(self.headers)))
         self.close_connection = True
         host, port = self.path.split(":")
@@ -36,7 +35,7 @@ class Tunnels(BaseHTTPRequestHandler):
                     (far if source is near else near).sendall(piece)
 
 
-class Front:
+class Front(Serving):
     """Speaks HTTP, or HTTPS with a `guard`, before a real server.
 
     Args:
@@ -59,24 +58,16 @@ class Front:
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.encodings: list[str | None] = []
 
-        class Handler(Tunnels):
+        class Fronted(Tunnels):
             protocol_version = "HTTP/1.1"
             heard = self.requests
 
-            def handle_one_request(self) -> None:
-                try:
-                    super().handle_one_request()
-                except OSError:
-                    self.close_connection = True
-
-            def pass_on(self) -> None:
+            def reply(self) -> None:
                 front.requests.append((f"{self.command} {self.path}", dict(self.headers)))
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self.body()
                 status = front.refuse(self)
                 if status is not None:
-                    self.send_response(status)
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
+                    self.answer(status)
                     return
                 behind = http.client.HTTPConnection(address, timeout=10)
                 behind.request(self.command, self.path, body, dict(self.headers))
@@ -93,26 +84,5 @@ class Front:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = pass_on  # noqa: N815 - the library's names
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        quiet: Any = self._server
-        quiet.handle_error = lambda *_: None  # a client that broke off is no news
-        self.port = self._server.server_port
-        scheme = "https" if guard else "http"
-        if guard:
-            self._server.socket = guard.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.url = f"{scheme}://127.0.0.1:{self.port}/eureka/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Fronted, guard=guard)
+        self.url += "/eureka/"

@@ -4,8 +4,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from cloud.config import Environment, Properties, PropertySource, PropertyValue
 from cloud.errors import ConfigurationError, UnavailableError
 from cloud.eureka import Instance
 from cloud.testing import properties
+from tests.serving import Handler, Serving
 from tests.waiting import eventually
 
 SPRING = "spring.cloud.loadbalancer"
@@ -392,26 +391,20 @@ asked: Counter[str] = Counter()
 @pytest.fixture
 def house() -> Iterator[Callable[[str, int], Instance]]:
     """A real server whose health can be set: `house("a", 200)`."""
-    made: list[ThreadingHTTPServer] = []
+    made: list[Serving] = []
 
     def start(name: str, status: int) -> Instance:
-        class Health(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Health(Handler):
+            def reply(self) -> None:
                 asked[name] += 1
-                self.send_response(status if self.path == "/well" else 404)
-                self.end_headers()
+                self.answer(status if self.path == "/well" else 404)
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        made.append(ThreadingHTTPServer(("127.0.0.1", 0), Health))
-        Thread(target=made[-1].serve_forever, args=(0.02,), daemon=True).start()
-        return instance(name, port=made[-1].server_port)
+        made.append(Serving(Health))
+        return instance(name, port=made[-1].port)
 
     yield start
     for one in made:
-        one.shutdown()
-        one.server_close()
+        one.close()
 
 
 def test_health_check(house):

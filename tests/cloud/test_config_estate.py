@@ -265,7 +265,7 @@ def test_metadata_of_an_instance_names_its_user_password_and_path(eureka_url: st
     """As "Discovery First Bootstrap" of the Spring Cloud Config reference; DOWN ones are left."""
     server = Server()
     server.reply = lambda _path, _headers: (200, answer(("a", {"k": "v"})))
-    service = f"config-{server.http.server_address[1]}"
+    service = f"config-{server.port}"
     instances = {"down": "/wrong", "up": "/deep/cfg"}
     for state, path in instances.items():
         metadata = {"user": "ann", "password": "hunt@er2", "configPath": path}
@@ -275,7 +275,7 @@ def test_metadata_of_an_instance_names_its_user_password_and_path(eureka_url: st
             "hostName": "127.0.0.1",
             "ipAddr": "127.0.0.1",
             "status": state.upper(),
-            "port": {"$": server.http.server_address[1], "@enabled": "true"},
+            "port": {"$": server.port, "@enabled": "true"},
             "dataCenterInfo": {
                 "@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo",
                 "name": "MyOwn",

@@ -3,6 +3,7 @@
 import base64
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,8 @@ from tests.cloud.config_server import NOWHERE, Server, answer
 
 @pytest.fixture
 def wayward() -> Iterator[Server]:
-    started = Server()
-    yield started
-    started.close()
+    with closing(Server()) as started:
+        yield started
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_a_server_that_is_late_is_waited_for_with_one_line(wayward: Server, paus
 
 def test_a_server_that_starts_later_than_we_do_is_found(pauses: list[float]):
     first = Server()
-    port = first.http.server_address[1]
+    port = first.port
     first.close()
     late: list[Server] = []
 

@@ -1,9 +1,8 @@
 """Certificates by Spring's names, against a server that asks for one."""
 
 import ssl
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,19 @@ from cloud.config import Properties, PropertySource, PropertyValue
 from cloud.errors import ConfigurationError
 from cloud.tls import Adapter, adapter, context
 from tests.cloud.certificates import Authority
+from tests.serving import Handler, Serving
 
 PREFIX = "eureka.client.tls"
 
 
-class Greeter(BaseHTTPRequestHandler):
+class Greeter(Handler):
     """Answers with the name in the client's certificate."""
 
-    def do_GET(self) -> None:
+    def reply(self) -> None:
         assert isinstance(self.connection, ssl.SSLSocket)
         shown: Any = self.connection.getpeercert()
         name = dict(part[0] for part in shown["subject"])["commonName"]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(name)))
-        self.end_headers()
-        self.wfile.write(name.encode())
-
-    def log_message(self, *_args: object) -> None:
-        pass
+        self.answer(200, name.encode())
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +45,8 @@ def url(ours: Authority) -> Iterator[str]:
     guard = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours.trust_pem())
     guard.verify_mode = ssl.CERT_REQUIRED
     guard.load_cert_chain(ours.key_pem("server"))
-    # The handshake belongs to the thread of its own connection, for one that fails.
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Greeter)
-    http.socket = guard.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
-    http.handle_error = lambda *_: None  # type: ignore[method-assign] # a refused client is no news
-    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
-    thread.start()
-    yield f"https://127.0.0.1:{http.server_address[1]}/"
-    http.shutdown()
-    http.server_close()
-    thread.join()
+    with closing(Serving(Greeter, guard=guard)) as server:
+        yield f"{server.url}/"
 
 
 def settings(**given: str) -> Properties:

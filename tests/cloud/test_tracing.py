@@ -1,11 +1,10 @@
 """Trace context on the wire, and spans as a collector receives them."""
 
 import json
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -14,12 +13,13 @@ from opentelemetry.trace import SpanKind, get_current_span
 
 from cloud import tracing
 from cloud.config import Properties
+from tests.serving import Handler, Serving
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 MANY = {"X-B3-TraceId": TRACE, "X-B3-SpanId": SPAN}
 
 
-class Collector:
+class Collector(Serving):
     """A Zipkin that keeps what it is sent; `status` is what it answers."""
 
     def __init__(self, port: int = 0) -> None:
@@ -27,34 +27,21 @@ class Collector:
         self.status = 202
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        class Spans(Handler):
+            def reply(self) -> None:
+                body = json.loads(self.body())
                 if outer.status == 202:
                     outer.spans += body
-                self.send_response(outer.status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.answer(outer.status)
 
-            def log_message(self, *_args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.endpoint = f"http://127.0.0.1:{self.http.server_address[1]}/api/v2/spans"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        super().__init__(Spans, port)
+        self.endpoint = f"{self.url}/api/v2/spans"
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    started = Collector()
-    yield started
-    started.close()
+    with closing(Collector()) as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +87,7 @@ def test_spans_arrive_as_zipkin_reads_them(collector: Collector):
 
 def test_a_collector_that_is_away_costs_one_line_until_it_is_back():
     taken = Collector()
-    port = taken.http.server_address[1]
+    port = taken.port
     taken.close()
     configure(f"http://127.0.0.1:{port}/api/v2/spans")
     with structlog.testing.capture_logs() as lines:

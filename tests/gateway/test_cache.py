@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 from typing import Any
 
 import pika
@@ -18,6 +18,7 @@ from gateway import worker
 from gateway.filters.metadata_cache import GENERATION
 from tests.gateway.conftest import ROUTES, Gateway, bearer, settings
 from tests.ports import free_port
+from tests.serving import Handler, Serving
 from tests.waiting import eventually
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
@@ -33,7 +34,7 @@ PERSONAL = {
 }
 
 
-class Movies:
+class Movies(Serving):
     """A movie service that counts; `/api/movies/<name>` is kept unless PERSONAL says otherwise.
 
     Attributes:
@@ -49,10 +50,10 @@ class Movies:
         self.go_on.set()
         movies = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Titles(Handler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self):
+            def reply(self):
                 name = self.path.rsplit("/", 1)[-1]
                 movies.asked[name] += 1
                 movies.heads.append({k.lower(): v for k, v in self.headers.items()})
@@ -63,39 +64,30 @@ class Movies:
                 body = json.dumps({"name": name, "number": number, "x": "x" * size}).encode()
                 if name == "short":
                     headers = {"Cache-Control": "max-age=1"}
-                self.send_response(503 if movies.down else 200)
+                if name != "chunked":
+                    self.answer(503 if movies.down else 200, body, headers)
+                    return
+                self.send_response(200)
                 for header in headers.items():
                     self.send_header(*header)
-                if name == "chunked":
-                    self.send_header("Transfer-Encoding", "chunked")
-                    self.end_headers()
-                    self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
-                    return
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
 
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = False  # closed means that all have ended
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        super().__init__(Titles)
 
 
 @pytest.fixture(scope="module")
 def movies() -> Iterator[Movies]:
-    service = Movies()
-    yield service
-    service.server.shutdown()
-    service.server.server_close()
+    with closing(Movies()) as service:
+        yield service
 
 
 def cached(store, movies, **more: object) -> Gateway:
     return Gateway(
         {
             **settings(store),
-            f"{SIMPLE}.movie-service[0].uri": f"http://127.0.0.1:{movies.server.server_port}",
+            f"{SIMPLE}.movie-service[0].uri": movies.url,
             ROUTES: [
                 {
                     "id": "movie-service",

@@ -1,11 +1,10 @@
 """/docs and /ops in a real browser, before a real gateway, Redis and a service that speaks HTTP."""
 
 import json
-import threading
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
@@ -14,6 +13,7 @@ from cloud.security import DEFAULT_SECRET, sign
 from deploy.local import packages
 from deploy.local.program import Program
 from tests.gateway.conftest import ROUTES, Gateway, bearer, settings
+from tests.serving import Handler, Serving
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 BROWSER = Program("chromium", 1, ("chromium",), lambda: True, packages={"chromium": "chromium"})
@@ -41,7 +41,7 @@ DOCUMENT = {
 PASSWORDS = {"admin": ("correct horse", ["ADMIN"]), "ann": ("staple", ["USER"])}
 
 
-class House:
+class House(Serving):
     """identity-service and movie-service in one socket, as the wire contract has them."""
 
     def __init__(self) -> None:
@@ -49,15 +49,14 @@ class House:
         self.logins: list[dict[str, str]] = []
         house = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Doors(Handler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self):
-                found = DOCUMENT if self.path == "/openapi.json" else {"found": self.path}
-                self.say(200, found)
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            def reply(self):
+                if self.command == "GET":
+                    found = DOCUMENT if self.path == "/openapi.json" else {"found": self.path}
+                    return self.say(200, found)
+                body = self.body()
                 if self.path == "/api/auth/logout":
                     house.ended.append(self.headers["Authorization"])
                     return self.say(200, {})
@@ -77,33 +76,21 @@ class House:
                 return self.say(200, {"data": {"accessToken": sign(claims, DEFAULT_SECRET)}})
 
             def say(self, status, found):
-                body = json.dumps(found).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Cache-Control", "max-age=60")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                headers = {"Content-Type": "application/json", "Cache-Control": "max-age=60"}
+                self.answer(status, json.dumps(found).encode(), headers)
 
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = False
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        super().__init__(Doors)
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
-    service = House()
-    yield service
-    service.server.shutdown()
-    service.server.server_close()
+    with closing(House()) as service:
+        yield service
 
 
 @pytest.fixture(scope="module")
 def gateway(store, house) -> Iterator[Gateway]:
-    at = f"http://127.0.0.1:{house.server.server_port}"
+    at = house.url
     running = Gateway(
         {
             **settings(store),

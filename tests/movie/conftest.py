@@ -2,6 +2,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -10,7 +11,6 @@ import pymongo
 import pytest
 from flask import Flask, jsonify, request
 from pymongo.database import Database
-from werkzeug.serving import make_server
 
 from cloud.config import Environment
 from cloud.testing import properties
@@ -18,6 +18,7 @@ from movie import store
 from movie.app import create_app
 from tests.contract.client import CheckedClient, checked
 from tests.contract.houses import closed_clients
+from tests.serving import Serving
 
 Document = dict[str, Any]
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -54,7 +55,7 @@ def catalogue(db: Database[Document]) -> store.MongoCatalogue:
     return store.MongoCatalogue(db, adopt_interval=timedelta(0))
 
 
-class Neighbours:
+class Neighbours(Serving):
     """customer-service and payment-service behind one real socket, as the wire contract has them.
 
     Attributes:
@@ -75,10 +76,7 @@ class Neighbours:
         app.before_request(self._record)
         app.get("/api/customers")(self._customers)
         app.get("/api/payments/check-purchase")(self._check)
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
+        super().__init__(app)
 
     def _record(self) -> Any:
         self.tokens.append(request.headers.get("Authorization"))
@@ -93,19 +91,14 @@ class Neighbours:
         return jsonify(success=True, data=pair in self.bought)
 
     def close(self) -> None:
-        """Stop listening: from then on a call is refused."""
         self.answering.set()
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
+        super().close()
 
 
 @pytest.fixture
 def neighbours() -> Iterator[Neighbours]:
-    running = Neighbours()
-    yield running
-    running.close()
+    with closing(Neighbours()) as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """Notification on real stores, with neighbours that answer over HTTP."""
 
-import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pymongo
 import pytest
 from flask import Flask, jsonify, request
-from werkzeug.serving import make_server
 
 from cloud.config import Environment, Properties
 from cloud.stores import mongo
@@ -15,6 +14,7 @@ from cloud.testing import properties
 from notification import worker
 from notification.app import connect
 from notification.deps import Deps
+from tests.serving import Serving
 
 CUSTOMERS = {
     1: {"id": 1, "email": "ann@example.org", "userId": 7},
@@ -24,7 +24,7 @@ CUSTOMERS = {
 TRANSACTIONS = {11: "SUCCEEDED", 12: "pending", 13: "failed"}
 
 
-class Neighbours:
+class Neighbours(Serving):
     """customer-service and a JVM payment-service behind one real socket."""
 
     def __init__(self) -> None:
@@ -53,15 +53,7 @@ class Neighbours:
             status = TRANSACTIONS.get(key)
             return jsonify(data=status and {"id": key, "status": status}), 200 if status else 404
 
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(app)
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +73,8 @@ def _clients_closed(monkeypatch) -> Iterator[None]:
 
 @pytest.fixture
 def neighbours() -> Iterator[Neighbours]:
-    running = Neighbours()
-    yield running
-    running.close()
+    with closing(Neighbours()) as running:
+        yield running
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import base64
 import json
 import smtplib
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes, policy
@@ -18,7 +18,6 @@ from aiosmtpd.smtp import AuthResult
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask, jsonify, request
-from werkzeug.serving import make_server
 
 from cloud.clock import utc_now
 from cloud.errors import ConfigurationError
@@ -43,6 +42,7 @@ from notification.domain import (
 from notification.schema import dump_letter, parse_letter
 from tests.contract.client import checked
 from tests.ports import free_port
+from tests.serving import Serving
 
 NOW = utc_now()
 RECEIPT = Letter(
@@ -86,9 +86,8 @@ class MailServer:
 
 @pytest.fixture
 def mail_server() -> Iterator[MailServer]:
-    server = MailServer()
-    yield server
-    server.close()
+    with closing(MailServer()) as server:
+        yield server
 
 
 def mail_settings(port: int, prefix: str = "mail", **more: str) -> dict[str, str]:
@@ -220,7 +219,7 @@ def test_where_mail_is_configured(values, host):
 # Firebase.
 
 
-class Firebase:
+class Firebase(Serving):
     """FCM's HTTP v1 and Google's token endpoint, as far as a sender sees them."""
 
     def __init__(self) -> None:
@@ -255,10 +254,7 @@ class Firebase:
             self.sent.append(message)
             return jsonify(name="projects/nozie-test/messages/1")
 
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
+        super().__init__(app)
 
     def _verify(self, assertion: str) -> None:
         """Check the signature with a library that is not ours (RFC 7523, section 3)."""
@@ -301,17 +297,11 @@ class Firebase:
             "nozie.notification.fcm.endpoint": self.url,
         }
 
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
 
 @pytest.fixture
 def firebase() -> Iterator[Firebase]:
-    running = Firebase()
-    yield running
-    running.close()
+    with closing(Firebase()) as running:
+        yield running
 
 
 @pytest.fixture

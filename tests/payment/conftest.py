@@ -1,24 +1,24 @@
 """Payment on a real PostgreSQL, with a catalogue and customer records that answer over HTTP."""
 
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from flask import Flask, jsonify, request
-from werkzeug.serving import make_server
 
 from cloud import security
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
 from cloud.stores import postgres
 from cloud.testing import SECRET, properties
+from deploy.local import probes
 from payment.deps import Deps
 from payment.domain import Outcome, Status, TransactionId, Verdict
 from tests.payment.desk import Desk, stripe_mock
 from tests.ports import free_port
+from tests.serving import Serving
 from tests.waiting import eventually
 
 WEBHOOK_SECRET = "whsec_of_tests"
@@ -44,12 +44,7 @@ MOVIES = {
 }
 
 
-def is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-class Neighbours:
+class Neighbours(Serving):
     """movie-service and customer-service behind one real socket."""
 
     def __init__(self) -> None:
@@ -104,15 +99,7 @@ class Neighbours:
             self.customers[made["id"]] = made
             return jsonify(data=made), 201
 
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(app)
 
 
 def succeed(app: Flask, transaction_id: int) -> int:
@@ -134,9 +121,8 @@ def succeed(app: Flask, transaction_id: int) -> int:
 
 @pytest.fixture
 def neighbours() -> Iterator[Neighbours]:
-    running = Neighbours()
-    yield running
-    running.close()
+    with closing(Neighbours()) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -147,16 +133,15 @@ def stripe_mock_url() -> Iterator[str]:
     with subprocess.Popen(  # noqa: S603 - a fixed program
         program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as mock:
-        eventually(lambda: is_open(port), wanted=True)
+        eventually(lambda: probes.listens(port))
         yield f"http://127.0.0.1:{port}"
         mock.terminate()
 
 
 @pytest.fixture
 def desk(stripe_mock_url: str) -> Iterator[Desk]:
-    running = Desk(stripe_mock_url)
-    yield running
-    running.close()
+    with closing(Desk(stripe_mock_url)) as running:
+        yield running
 
 
 @pytest.fixture

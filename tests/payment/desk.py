@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask, Response, jsonify, request
-from werkzeug.serving import make_server
+
+from tests.serving import Serving
 
 STRIPE_MOCK = "github.com/stripe/stripe-mock@v0.203.0"
 _HOP = {"Host", "Connection", "Content-Length"}
@@ -39,7 +40,7 @@ def stripe_mock() -> Path:
     return found
 
 
-class Desk:
+class Desk(Serving):
     """Stripe's desk, on a real socket.
 
     Attributes:
@@ -57,16 +58,11 @@ class Desk:
         self._free = threading.Event()
         app = Flask("desk")
         app.add_url_rule("/<path:path>", view_func=self._serve, methods=["GET", "POST"])
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
+        super().__init__(app)
 
     def close(self) -> None:
         self._free.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().close()
 
     def asked_for(self, name: str) -> list[tuple[dict[str, str], dict[str, str]]]:
         """Form and headers of the requests `METHOD path`."""
