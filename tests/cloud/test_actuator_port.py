@@ -9,7 +9,7 @@ import requests
 from cloud.config import Properties, management
 from cloud.errors import ConfigurationError
 from cloud.testing import properties
-from tests.cloud.test_eureka import app, listed, registration, settings, status  # noqa: F401
+from tests.cloud.eureka import listed, registration, settings, status
 from tests.cloud.test_eureka_operators import QUICK
 from tests.cloud.test_server import House
 from tests.ports import free_port
@@ -19,7 +19,7 @@ PORT = "management.server.port"
 
 
 @pytest.fixture
-def house(app, eureka_url, tmp_path) -> Iterator[Any]:  # noqa: F811
+def house(app, eureka_url, tmp_path) -> Iterator[Any]:
     made: list[House] = []
 
     def start(**more: Any) -> House:
@@ -111,7 +111,7 @@ def test_without_probes_the_registrar_asks_the_workers(house, eureka_url):
         pytest.param({PORT: "8085"}, {"port": "8085", "context-path": "/actuator"}, id="the same"),
     ],
 )
-def test_where_it_is_told_to_be(app, more, told):  # noqa: F811
+def test_where_it_is_told_to_be(app, more, told):
     given = {PORT: "9090", "server.port": "8085", **more}
     if given[PORT] == "8085":
         given.pop("management.server.address", None)

@@ -1,95 +1,23 @@
 """What is said to a real Eureka and what is made of its answers."""
 
 import random
-import uuid
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from datetime import timedelta
+from typing import Any
 
 import orjson
 import pytest
 import requests
 
-from cloud.config import Environment, Properties
+from cloud.config import Environment
 from cloud.errors import ConfigurationError, UnavailableError, UpstreamError
 from cloud.eureka import Instance, RegistryView
-from cloud.eureka.registrar import Registrar, connect, fetcher
-from cloud.eureka.registration import Registration
+from cloud.eureka.registrar import Registrar, fetcher
 from cloud.eureka.registry import Fetcher, Registry
 from cloud.eureka.rest import EurekaServer
 from cloud.testing import properties
-from tests.cloud.door import Door
+from tests.cloud.eureka import NOW, Voice, listed, registration, settings, status
 from tests.waiting import eventually
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def app() -> str:
-    return f"t{uuid.uuid4().hex[:10]}"
-
-
-@pytest.fixture
-def door(eureka_url) -> Iterator[Door]:
-    door = Door(urlsplit(eureka_url).netloc)
-    yield door
-    door.close()
-
-
-def settings(app: str, url: str, **more: str) -> Properties:
-    return properties(
-        app,
-        {
-            "eureka.client.service-url.defaultZone": url,
-            "eureka.instance.prefer-ip-address": "true",
-            "eureka.instance.metadata-map.tags.team": "films",
-            **more,
-        },
-    )
-
-
-def registration(read: Properties, port: int = 8085) -> Registration:
-    url = read.text("eureka.client.service-url.defaultZone")
-    return Registration.of(read, port=port, eureka_url=url, now=NOW)
-
-
-class Voice:
-    """A registrar in front of the real server, and what the server lists of it."""
-
-    made: ClassVar[list["Voice"]] = []
-
-    def __init__(self, read: Properties, port: int = 8085) -> None:
-        self.made.append(self)
-        self.registration = registration(read, port)
-        self.server = connect(read, "127.0.0.1")
-        self.clock = NOW
-        self.registrar = Registrar(self.server, self.registration, self.now)
-
-    def now(self) -> datetime:
-        self.clock += timedelta(milliseconds=1)
-        return self.clock
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Hang up after a test."""
-    yield
-    while Voice.made:
-        Voice.made.pop().server.close()
-
-
-def listed(url: str, app: str) -> dict[str, Any] | None:
-    answer = requests.get(
-        f"{url}apps/{app.upper()}", headers={"Accept": "application/json"}, timeout=5
-    )
-    return answer.json()["application"]["instance"][0] if answer.ok else None
-
-
-def status(url: str, app: str) -> str | None:
-    found = listed(url, app)
-    return found["status"] if found else None
 
 
 @pytest.mark.estate

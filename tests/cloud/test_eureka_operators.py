@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from deploy.local import Estate
-from tests.cloud.test_eureka import app, door, listed, settings, status  # noqa: F401 - fixtures
+from tests.cloud.eureka import listed, status
 from tests.cloud.test_refresh import House as Refreshed
 from tests.cloud.test_server import House, answers
 from tests.waiting import eventually
@@ -29,7 +29,7 @@ PATH = "/actuator/serviceregistry"
 
 
 @pytest.fixture
-def house(app, eureka_url, tmp_path) -> Iterator[Callable[..., House]]:  # noqa: F811
+def house(app, eureka_url, tmp_path) -> Iterator[Callable[..., House]]:
     made: list[House] = []
 
     def start(url: str = eureka_url, **more: Any) -> House:
@@ -58,7 +58,7 @@ def discovery(house: House) -> dict[str, Any]:
 def test_an_instance_is_taken_out_and_back_and_nothing_overrules_the_operator(
     house,
     eureka_url,
-    door,  # noqa: F811
+    door,
 ):
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: status(eureka_url, served.app) == "UP")
@@ -120,7 +120,7 @@ def test_orders_are_taken_only_where_they_are_allowed(house, eureka_url):
     assert served.get(PATH).json()["status"] == "UP"
 
 
-def test_without_contact_the_status_is_unknown_and_nothing_is_listed_before(house, door):  # noqa: F811
+def test_without_contact_the_status_is_unknown_and_nothing_is_listed_before(house, door):
     door.shut()
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: answers_at_all(served))
@@ -152,7 +152,7 @@ def answers_at_all(served: House) -> bool:
         ),
     ],
 )
-def test_the_start_stops_with_one_line(house, door, setting, told):  # noqa: F811
+def test_the_start_stops_with_one_line(house, door, setting, told):
     door.shut()
     served = house(f"http://127.0.0.1:{door.port}/eureka/", **setting)
     assert served.process.wait(20) == 1
@@ -162,7 +162,7 @@ def test_the_start_stops_with_one_line(house, door, setting, told):  # noqa: F81
     assert "secret" not in next(line for line in log.splitlines() if line.startswith("Error: "))
 
 
-def test_workers_come_and_go_and_the_lease_does_not_notice(house, eureka_url, door):  # noqa: F811
+def test_workers_come_and_go_and_the_lease_does_not_notice(house, eureka_url, door):
     served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__max_requests=4)
     eventually(lambda: status(eureka_url, served.app) == "UP")
     eventually(lambda: len(served.pids("worker")) == 2)

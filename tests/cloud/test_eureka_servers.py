@@ -16,8 +16,8 @@ from cloud.eureka.registrar import check, connect, fetcher
 from cloud.eureka.servers import Rota, ServerSettings
 from cloud.testing import properties
 from tests.cloud.certificates import Authority
+from tests.cloud.eureka import NOW, Voice, settings, status
 from tests.cloud.front import Front
-from tests.cloud.test_eureka import NOW, Voice, _quiet, app, settings, status  # noqa: F401 - fixtures
 from tests.waiting import eventually
 
 ZONE = "eureka.client.service-url"
@@ -106,7 +106,7 @@ def test_servers_of_a_zone_share_the_clients():
 
 
 @pytest.mark.estate
-def test_the_last_good_server_is_kept_and_left_when_it_fails(eureka_url, app, front):  # noqa: F811
+def test_the_last_good_server_is_kept_and_left_when_it_fails(eureka_url, app, front):
     one, two = front(), front()
     voice = Voice(settings(app, f"{one.url},{two.url}"))
     voice.registrar.announce("UP")
@@ -130,7 +130,7 @@ def test_the_last_good_server_is_kept_and_left_when_it_fails(eureka_url, app, fr
 
 
 @pytest.mark.estate
-def test_a_server_that_says_nothing_is_left_for_another(eureka_url, app):  # noqa: F811
+def test_a_server_that_says_nothing_is_left_for_another(eureka_url, app):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         zones = {
             "eureka.client.availability-zones.us-east-1": "near,far",
@@ -145,7 +145,7 @@ def test_a_server_that_says_nothing_is_left_for_another(eureka_url, app):  # noq
 
 
 @pytest.mark.estate
-def test_what_the_server_is_told_beside_the_call(front, app):  # noqa: F811
+def test_what_the_server_is_told_beside_the_call(front, app):
     before = front()
     voice = Voice(settings(app, before.url))
     voice.server.applications()
@@ -160,7 +160,7 @@ def test_what_the_server_is_told_beside_the_call(front, app):  # noqa: F811
 
 
 @pytest.mark.estate
-def test_user_and_password_of_the_address(front, app):  # noqa: F811
+def test_user_and_password_of_the_address(front, app):
     """Percent-encoded, with the characters that py-eureka-client refuses."""
     wanted = f"Basic {base64.b64encode('op:s@cret/ö'.encode()).decode()}"
     before = front(refuse=lambda call: None if call.headers["Authorization"] == wanted else 401)
@@ -171,7 +171,7 @@ def test_user_and_password_of_the_address(front, app):  # noqa: F811
 
 
 @pytest.mark.estate
-def test_a_certificate_is_shown_and_only_ours_is_trusted(front, app, tmp_path):  # noqa: F811
+def test_a_certificate_is_shown_and_only_ours_is_trusted(front, app, tmp_path):
     ours = Authority(tmp_path, "ours")
     guard = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours.trust_pem())
     guard.verify_mode = ssl.CERT_REQUIRED
@@ -198,7 +198,7 @@ PROXY = "eureka.client.proxy"
 
 @pytest.mark.estate
 @pytest.mark.parametrize("guarded", [False, True], ids=["http", "https, by CONNECT"])
-def test_a_proxy_stands_between(front, app, tmp_path, guarded):  # noqa: F811
+def test_a_proxy_stands_between(front, app, tmp_path, guarded):
     """Eureka is named by a port at which nobody but the proxy could reach it."""
     between, tls = front(), {}
     url = between.url.replace(f":{between.port}", ":9")  # its requests go on to the real server
@@ -249,7 +249,7 @@ def test_a_proxy_stands_between(front, app, tmp_path, guarded):  # noqa: F811
         ),
     ],
 )
-def test_without_deltas_the_registry_is_read_in_full(front, app, more, asked):  # noqa: F811
+def test_without_deltas_the_registry_is_read_in_full(front, app, more, asked):
     before = front(refuse=lambda call: 403 if call.path.endswith("delta") else None)
     given = settings(app, before.url, **more)
     voice = Voice(given)

@@ -18,7 +18,7 @@ import requests
 
 from cloud.server.settings import house_of
 from tests.cloud.door import Door
-from tests.cloud.test_eureka import app, door, listed, status  # noqa: F401 - fixtures
+from tests.cloud.eureka import listed, status
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -94,7 +94,7 @@ class House:
 
 
 @pytest.fixture
-def house(app, eureka_url, tmp_path) -> Iterator[Callable[..., House]]:  # noqa: F811
+def house(app, eureka_url, tmp_path) -> Iterator[Callable[..., House]]:
     made: list[House] = []
 
     def start(url: str = eureka_url, **settings: Any) -> House:
@@ -130,7 +130,7 @@ def test_house_of_a_command_line(line, name):
     assert house_of(line.split()) == name
 
 
-def test_four_workers_are_one_registration_and_one_heartbeat_stream(house, eureka_url, door):  # noqa: F811
+def test_four_workers_are_one_registration_and_one_heartbeat_stream(house, eureka_url, door):
     served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__workers=4)
     eventually(lambda: up(served, eureka_url))
     eventually(lambda: len(served.pids("worker")) == 4)
@@ -158,7 +158,7 @@ def test_every_worker_sees_the_registry(house, eureka_url):
     eventually(all_know)
 
 
-def test_a_killed_companion_is_replaced_and_the_lease_stays(house, eureka_url, door):  # noqa: F811
+def test_a_killed_companion_is_replaced_and_the_lease_stays(house, eureka_url, door):
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: up(served, eureka_url))
     (before,) = served.pids("ticker")
@@ -174,7 +174,7 @@ def test_a_killed_companion_is_replaced_and_the_lease_stays(house, eureka_url, d
 LEASE = "eureka__instance__lease_expiration_duration_in_seconds"
 
 
-def pauses_s(door: Door, app: str) -> list[float]:  # noqa: F811
+def pauses_s(door: Door, app: str) -> list[float]:
     """Return how long Eureka waited each time for the next word of a lease."""
     path = f"/eureka/apps/{app.upper()}"
     words = zip(door.requests, door.times, strict=False)
@@ -182,7 +182,7 @@ def pauses_s(door: Door, app: str) -> list[float]:  # noqa: F811
     return [after - before for before, after in pairwise(times)]
 
 
-def test_each_of_four_workers_and_the_registrar_die_within_one_lease(house, eureka_url, door):  # noqa: F811
+def test_each_of_four_workers_and_the_registrar_die_within_one_lease(house, eureka_url, door):
     settings = {"nozie__server__workers": 4, LEASE: 6}
     served = house(f"http://127.0.0.1:{door.port}/eureka/", **settings)
     eventually(lambda: up(served, eureka_url))
@@ -213,7 +213,7 @@ def test_each_of_four_workers_and_the_registrar_die_within_one_lease(house, eure
     assert ups[0] == ups[1]
 
 
-def test_an_arbiter_dies_within_one_lease_of_its_successor(house, eureka_url, door):  # noqa: F811
+def test_an_arbiter_dies_within_one_lease_of_its_successor(house, eureka_url, door):
     """Its children end the lease and themselves; a supervisor starts the next one at once."""
     url = f"http://127.0.0.1:{door.port}/eureka/"
     first = house(url, nozie__server__workers=4, **{LEASE: 30})
@@ -230,7 +230,7 @@ def test_an_arbiter_dies_within_one_lease_of_its_successor(house, eureka_url, do
     assert said.count("DELETE") == 1
 
 
-def test_term_takes_it_out_of_eureka_while_it_still_serves(house, eureka_url, door):  # noqa: F811
+def test_term_takes_it_out_of_eureka_while_it_still_serves(house, eureka_url, door):
     served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__deregister_wait="2s")
     eventually(lambda: up(served, eureka_url))
     tally = served.run / "tally"
@@ -305,7 +305,7 @@ def test_health_is_told_and_told_again_when_it_is_back(house, eureka_url):
     eventually(lambda: up(served, eureka_url))
 
 
-def test_an_eureka_that_is_late_then_away_then_empty(house, eureka_url, door):  # noqa: F811
+def test_an_eureka_that_is_late_then_away_then_empty(house, eureka_url, door):
     door.shut()
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: served.log.exists() and served.said("waiting_for"))
@@ -325,7 +325,7 @@ def test_an_eureka_that_is_late_then_away_then_empty(house, eureka_url, door):  
     assert len(served.said("eureka_found")) == 2
 
 
-def test_reload_replaces_the_workers_and_leaves_the_lease_alone(house, eureka_url, door):  # noqa: F811
+def test_reload_replaces_the_workers_and_leaves_the_lease_alone(house, eureka_url, door):
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: up(served, eureka_url))
     workers, registrars = served.pids("worker"), served.pids("registrar")
@@ -336,7 +336,7 @@ def test_reload_replaces_the_workers_and_leaves_the_lease_alone(house, eureka_ur
     assert served.get("/who").json()["pid"] not in workers
 
 
-def test_a_successor_takes_over_the_lease(house, eureka_url, door):  # noqa: F811
+def test_a_successor_takes_over_the_lease(house, eureka_url, door):
     """USR2 and TERM: gunicorn's upgrade in place. The lease is never cancelled."""
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: up(served, eureka_url))
@@ -389,7 +389,7 @@ def answers(served: House, path: str = "/who") -> bool:
         return False
 
 
-def test_door_is_transparent(eureka_url, door):  # noqa: F811
+def test_door_is_transparent(eureka_url, door):
     """The tests above count through it: it must not change what it passes on."""
     path = urlsplit(eureka_url).path
     direct = requests.get(f"{eureka_url}apps", timeout=5).status_code
