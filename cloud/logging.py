@@ -14,8 +14,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -176,10 +177,15 @@ def _dump(fields: Mapping[str, Any]) -> bytes:
 
 
 class _Stdout(logging.Handler):
-    """Writes lines to file descriptor 1 without ever waiting long for its reader."""
+    """Writes lines to file descriptor 1 without ever waiting long for its reader.
+
+    Attributes:
+        file: of a file that gets the same lines, None for none.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.file: int | None = None
         self._fd = _opened()
         self._stalled = False
         self._dropped = 0
@@ -191,6 +197,9 @@ class _Stdout(logging.Handler):
             self._dropped += 1
 
     def write(self, line: bytes) -> None:
+        if self.file is not None:
+            with suppress(OSError):  # a full disk; stdout has the line
+                os.write(self.file, line)
         at = 0
         while at < len(line):
             try:
@@ -224,6 +233,31 @@ def _opened() -> int:
         return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC)
     except OSError:  # of another user, as in some containers: then writes may wait
         return 1
+
+
+def file_of(properties: "Properties") -> Path | None:
+    """Return the file that Spring Boot would write to: `logging.file.name`, or in `.path`."""
+    name, folder = (properties.get(f"logging.file.{key}") for key in ("name", "path"))
+    if name:
+        return Path(name)
+    return Path(folder) / "spring.log" if folder else None
+
+
+def _opened_file(properties: "Properties") -> int | None:
+    """Open that file for all processes of the instance: each line is one write, at its end.
+
+    It grows until somebody cuts it (logrotate's `copytruncate`).
+    """
+    path = file_of(properties)
+    if path is None:
+        return None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        fault = f"cannot be written to: {error.strerror}"
+        key = "name" if properties.get("logging.file.name") else "path"
+        raise properties.wrong(f"logging.file.{key}", fault) from None
 
 
 def _for_stdlib(
@@ -275,14 +309,16 @@ def configure(properties: "Properties", process: str) -> None:
 
     Args:
         properties: `logging.level.<logger or group>` and `logging.group.<name>` count; `root` is
-            INFO without one.
+            INFO without one; lines also go to the file of `file_of`.
         process: what this process is within its instance, `worker-1`, `relay`.
 
     Raises:
-        ConfigurationError: a level that does not exist.
+        ConfigurationError: a level that does not exist, or a file that cannot be written to.
     """
     levels = levels_of(properties)
     handler = _Once.handler = _Once.handler or _Stdout()
+    if handler.file is None:
+        handler.file = _opened_file(properties)
     handler.setFormatter(_Ecs(properties, process))
     root = logging.getLogger()
     if handler not in root.handlers:

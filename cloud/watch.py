@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from cloud import schedule
 from cloud.config import Environment, Properties, PropertySource
 from cloud.config.snapshot import TAKEN
 from cloud.config.sources import ENVIRONMENT
@@ -35,7 +36,10 @@ def follow(environment: Environment, stop: threading.Event, again_s: float = _AG
     said = ""
     while True:
         watched = environment.properties.boolean(f"{_WATCH}.enabled", default=False)
-        if stop.wait(_delay_s(environment.properties) if watched else again_s):
+        delay_s = _delay_s(environment.properties) if watched else again_s
+        if watched:
+            schedule.repeats(_look, timedelta(seconds=delay_s))
+        if stop.wait(delay_s):
             return
         if not watched and environment.properties.get(TAKEN) is None:
             continue

@@ -17,11 +17,14 @@ from cloud.actuator import (
     env,
     exchanges,
     info,
+    logfile,
     loggers,
     mappings,
     meters,
     refresh,
     registry,
+    shutdown,
+    tasks,
     threads,
 )
 from cloud.actuator.access import Access
@@ -43,10 +46,13 @@ _GROUPS: tuple[Install, ...] = (
     env.install,
     exchanges.install,
     info.install,
+    logfile.install,
     loggers.install,
     mappings.install,
     refresh.install,
     registry.install,
+    shutdown.install,
+    tasks.install,
     threads.install,
 )
 

@@ -135,9 +135,12 @@ class Access:
 
     def _access(self, name: str) -> str:
         properties, own = self._properties, f"management.endpoint.{name}"
-        overall = _rank(properties, _DEFAULT, _CAREFUL.get(name, "unrestricted"))
-        if not properties.boolean(f"{own}.enabled", default=True):  # before Spring Boot 3.4
-            return "none"
+        least = _CAREFUL.get(name, _RANKS[-1])
+        if properties.get(f"{own}.enabled"):  # before Spring Boot 3.4
+            if not properties.boolean(f"{own}.enabled"):
+                return "none"
+            least = _RANKS[-1] if least == "none" else least
+        overall = _rank(properties, _DEFAULT, least)
         ranks = (_rank(properties, f"{own}.access", overall), _rank(properties, _LIMIT, _RANKS[-1]))
         return min(ranks, key=_RANKS.index)
 

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 import structlog
 
+from cloud import schedule
 from cloud.clock import utc_now
 from cloud.config import Environment, Properties
 from cloud.config.management import base_path, name_of, own_address, own_port
@@ -192,6 +193,7 @@ class _Watch:
         self._waited_for = ""
         self._read(properties)
         self._due: dict[Callable[[], float], float] = dict.fromkeys(self._duties(properties), 0.0)
+        self._note_duties()
         health.forget(run)
         environment.subscribe(self._refreshed)
         if self._renew in self._due:
@@ -220,6 +222,15 @@ class _Watch:
         if properties.boolean("eureka.client.register-with-eureka", default=True):
             duties += [self._watch_readiness, self._renew]
         return duties
+
+    def _note_duties(self) -> None:
+        intervals = {
+            self._fetch: self._interval,
+            self._watch_readiness: self._calm,
+            self._renew: self._registration.renewal.total_seconds(),
+        }
+        for duty in self._due:
+            schedule.repeats(duty, timedelta(seconds=intervals[duty]))
 
     def run(self) -> None:
         """Work until told to end, then leave in the manner asked for."""
@@ -285,6 +296,7 @@ class _Watch:
             if fresh != own:
                 self._registration = fresh
                 self._speak(partial(self._registrar.change, fresh))
+            self._note_duties()
 
     def _watch_readiness(self) -> float:
         """Tell Eureka what the house says of itself, once it has said so twice."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from flask import Flask, request
 from flask.testing import FlaskClient
 
-from cloud import actuator, exchanges, web
+from cloud import actuator, exchanges, schedule, web
 from cloud.actuator import health
 from cloud.config import Environment
 from cloud.errors import ConfigurationError
@@ -109,10 +110,12 @@ def misfits(ours: Any, theirs: Any, path: str = "") -> list[str]:
         ("/httpexchanges", "/httpexchanges"),
         ("/threaddump", "/threaddump"),
         ("/mappings", "/mappings"),
+        ("/scheduledtasks", "/scheduledtasks"),
     ],
 )
 def test_an_answer_has_the_shape_of_spring_boots(make, path, like):
     client = make(info__team="films", logging__level__films="DEBUG")
+    schedule.repeats(make, timedelta(seconds=5))
     client.post("/things", json={"a": 1}, headers=bearer(7))
     told = get(client, path)
     assert told.status_code == 200

@@ -1,5 +1,6 @@
 """What operators see and say of an instance: health, orders, first status, a refused start."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,6 +118,7 @@ def test_orders_are_taken_only_where_they_are_allowed(house, eureka_url):
     served = house(management__endpoint__serviceregistry__access="read-only")
     eventually(lambda: status(eureka_url, served.app) == "UP")
     assert order(served, "DOWN").status_code == 405
+    assert requests.post(f"{served.base}/actuator/shutdown", timeout=10).status_code == 404
     assert served.get(PATH).json()["status"] == "UP"
 
 
@@ -206,3 +208,32 @@ def test_a_refresh_over_http_reaches_the_registrar(config_url, eureka_url, tmp_p
         eventually(told)
     finally:
         served.end()
+
+
+def test_an_operator_reads_tasks_and_log_and_ends_the_instance(house, eureka_url, tmp_path):
+    served = house(
+        logging__level__root="INFO",
+        logging__file__name=str(tmp_path / "logs" / "fresh.log"),
+        management__endpoint__shutdown__enabled=True,
+    )
+    eventually(lambda: status(eureka_url, served.app), "UP")
+    tasks = served.get("/actuator/scheduledtasks").json()
+    assert tasks["cron"] == tasks["fixedRate"] == tasks["custom"] == []
+    told = {one["runnable"]["target"].rpartition(".")[2]: one for one in tasks["fixedDelay"]}
+    assert {name: one["interval"] for name, one in told.items()} == dict.fromkeys(
+        ("_fetch", "_renew", "_watch_readiness"), 1000
+    )
+    log = "/actuator/logfile"
+    part = served.get(log, headers={"Range": "bytes=0-14"})
+    assert (part.status_code, part.text) == (206, '{"@timestamp":"')
+    assert part.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert served.get(log, headers={"Range": "bytes=-2"}).content == b"}\n"
+    assert served.get(log, headers={"Range": "bytes=99999999-"}).status_code == 416
+    worker = served.get("/settings").json()["pid"]
+    lines = [json.loads(line) for line in served.get(log).text.splitlines()]
+    assert {"arbiter", "registrar"} <= {line["process.name"] for line in lines}
+    assert [line for line in lines if (line["process.pid"], line["message"]) == (worker, "request")]
+    answer = requests.post(f"{served.base}/actuator/shutdown", timeout=10)
+    assert answer.json() == {"message": "Shutting down, bye..."}
+    assert served.process.wait(20) == 0
+    assert status(eureka_url, served.app) is None
