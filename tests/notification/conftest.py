@@ -1,19 +1,22 @@
 """Notification on real stores, with neighbours that answer over HTTP."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
+import pika
 import pymongo
 import pytest
 from flask import Flask, jsonify, request
 
 from cloud.config import Environment, Properties
+from cloud.messaging import RabbitSettings, rabbit
 from cloud.stores import mongo
 from cloud.testing import properties
 from notification import worker
 from notification.app import connect
 from notification.deps import Deps
+from tests.notification.mailbox import MailServer
 from tests.serving import Serving
 
 CUSTOMERS = {
@@ -106,3 +109,30 @@ def environment(snapshot) -> Environment:
 @pytest.fixture
 def deps(environment) -> Deps:
     return connect(environment)
+
+
+@pytest.fixture
+def stored(snapshot):
+    collection = mongo.database(snapshot)["notifications"]
+    return lambda: list(collection.find({}, {"_id": 0, "created_at": 0}))
+
+
+@pytest.fixture
+def on_broker(settings, amqp) -> Properties:
+    return properties("notification-service", {**settings, **amqp})
+
+
+@pytest.fixture
+def channel(on_broker) -> Iterator[Any]:
+    connection = pika.BlockingConnection(rabbit.parameters(RabbitSettings.of(on_broker), "test"))
+    opened = connection.channel()
+    opened.confirm_delivery()
+    yield opened
+    with suppress(*rabbit.BROKER_AWAY):
+        connection.close()
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    with closing(MailServer()) as server:
+        yield server

@@ -7,13 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from typing import Any
 
 import jwt
 import pytest
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -41,7 +38,7 @@ from notification.domain import (
 )
 from notification.schema import dump_letter, parse_letter
 from tests.contract.client import checked
-from tests.ports import free_port
+from tests.notification.mailbox import MailServer, mail_settings
 from tests.serving import Serving
 
 NOW = utc_now()
@@ -56,49 +53,6 @@ RECEIPT = Letter(
     written_at=NOW,
 )
 NOTICE = replace(RECEIPT, template="security-refresh-token-reuse")
-
-
-class MailServer:
-    """A mail server that keeps what it gets, or refuses it as it is told."""
-
-    def __init__(self, **options: Any) -> None:
-        self.mails: list[EmailMessage] = []
-        self.on_recipient = "250 OK"
-        self.on_data = "250 OK"
-        self.logins: list[bytes] = []
-        self.port = free_port()
-        self._controller = Controller(self, "127.0.0.1", self.port, **options)
-        self._controller.start()
-
-    async def handle_RCPT(self, _server, _session, envelope, address, _options):  # noqa: N802
-        if self.on_recipient.startswith("250"):
-            envelope.rcpt_tos.append(address)
-        return self.on_recipient
-
-    async def handle_DATA(self, _server, _session, envelope):  # noqa: N802
-        if self.on_data.startswith("250"):
-            self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
-        return self.on_data
-
-    def close(self) -> None:
-        self._controller.stop()
-
-
-@pytest.fixture
-def mail_server() -> Iterator[MailServer]:
-    with closing(MailServer()) as server:
-        yield server
-
-
-def mail_settings(port: int, prefix: str = "mail", **more: str) -> dict[str, str]:
-    return {
-        f"{prefix}.host": "127.0.0.1",
-        f"{prefix}.port": str(port),
-        f"{prefix}.from": "Nozie <no-reply@nozie.example>",
-        f"{prefix}.properties.mail.smtp.auth": "false",
-        f"{prefix}.properties.mail.smtp.starttls.enable": "false",
-        **more,
-    }
 
 
 def mail_at(port: int, **more: str) -> Mail:

@@ -5,36 +5,21 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pika
 import pytest
 
-from cloud.config import Environment, Properties
-from cloud.messaging import Delivery, Hopeless, RabbitSettings, rabbit
-from cloud.stores import mongo
-from cloud.testing import properties
+from cloud.config import Environment
+from cloud.messaging import Delivery, Hopeless
 from notification import consumers, worker
 from notification.domain import UndecidedPaymentError
-from tests.waiting import eventually
+from tests.notification.events import EVENT, OURS, publish
+from tests.waiting import eventually, running
 
 QUEUE = "payment.notification.queue"
-EVENT = {
-    "transactionId": 7,
-    "customerId": 1,
-    "movieId": "abc",
-    "amount": Decimal("10.00"),
-    "currency": "usd",
-    "userId": 7,
-}
-OURS = {"x-payment-status": "succeeded"}
 
 
 def delivery(body: Any, headers=None, attempt: int = 0) -> Delivery:
@@ -46,12 +31,6 @@ def on_payment(one: Delivery, deps: Any) -> None:
     (verdict,) = consumers.on_payments([one], deps)
     if verdict is not None:
         raise verdict
-
-
-@pytest.fixture
-def stored(snapshot):
-    collection = mongo.database(snapshot)["notifications"]
-    return lambda: list(collection.find({}, {"_id": 0, "created_at": 0}))
 
 
 def test_a_payment_is_told_to_its_buyer(deps, stored):
@@ -171,47 +150,8 @@ def test_a_requested_notice_is_worded_once_and_an_unknown_one_is_hopeless(deps, 
 # On the broker.
 
 
-@pytest.fixture
-def on_broker(settings, amqp) -> Properties:
-    return properties("notification-service", {**settings, **amqp})
-
-
-@pytest.fixture
-def channel(on_broker) -> Iterator[Any]:
-    connection = pika.BlockingConnection(rabbit.parameters(RabbitSettings.of(on_broker), "test"))
-    opened = connection.channel()
-    opened.confirm_delivery()
-    yield opened
-    with suppress(*rabbit.BROKER_AWAY):
-        connection.close()
-
-
-@contextmanager
-def consuming(on_broker: Properties) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=worker.consumer, args=(Environment(on_broker), stop))
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def publish(channel, number: int, exchange: str = "payment-exchange", headers=OURS) -> bool:
-    body = json.dumps({**EVENT, "transactionId": number}, default=float).encode()
-    kept = pika.BasicProperties(content_type="application/json", delivery_mode=2, headers=headers)
-    channel.exchange_declare(exchange, "topic", durable=True)
-    try:
-        channel.basic_publish(exchange, "payment.succeeded", body, kept, mandatory=True)
-    except pika.exceptions.UnroutableError:
-        return False
-    return True
-
-
 def test_either_publisher_is_heard_once(environment, on_broker, channel, stored):
-    with consuming(on_broker):
+    with running(Environment(on_broker), worker.consumer):
         eventually(lambda: publish(channel, 1))
         publish(channel, 2, "payment.exchange")
         publish(channel, 11, "payment.exchange", None)
@@ -223,7 +163,7 @@ def test_either_publisher_is_heard_once(environment, on_broker, channel, stored)
 
 
 def test_a_poison_message_does_not_hold_up_the_next(environment, on_broker, channel, stored):
-    with consuming(on_broker):
+    with running(Environment(on_broker), worker.consumer):
         eventually(lambda: publish(channel, 1))
         for _ in range(10):
             channel.basic_publish("payment.exchange", "payment.succeeded", b"\xff")
@@ -261,6 +201,6 @@ def test_killed_consumers_lose_and_double_nothing(environment, on_broker, channe
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
-    with consuming(on_broker):
+    with running(Environment(on_broker), worker.consumer):
         eventually(lambda: len(stored()) == 200)
     assert len({each["dedup_key"] for each in stored()}) == 200

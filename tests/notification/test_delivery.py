@@ -6,30 +6,26 @@ from typing import Any
 
 import pytest
 
-from cloud.config import Properties
+from cloud.config import Environment, Properties
 from cloud.testing import properties
-from tests.notification.test_channels import MailServer, mail_server, mail_settings  # noqa: F401
-from tests.notification.test_consumers import (
-    channel,  # noqa: F401 - a fixture
-    consuming,
-    publish,
-    stored,  # noqa: F401 - a fixture
-)
-from tests.waiting import eventually
+from notification import worker
+from tests.notification.events import publish
+from tests.notification.mailbox import MailServer, mail_settings
+from tests.waiting import eventually, running
 
 
 @pytest.fixture
-def on_broker(settings, amqp, mail_server) -> Properties:  # noqa: F811
+def on_broker(settings, amqp, mail_server) -> Properties:
     values = {**settings, **amqp, **mail_settings(mail_server.port)}
     return properties("notification-service", values)
 
 
 @pytest.fixture
-def told(on_broker, channel) -> Iterator[Any]:  # noqa: F811
+def told(on_broker, channel) -> Iterator[Any]:
     def tell(exchange: str, key: str, **body: Any) -> None:
         channel.basic_publish(exchange, key, json.dumps(body).encode())
 
-    with consuming(on_broker):
+    with running(Environment(on_broker), worker.consumer):
         eventually(lambda: publish(channel, 1, headers={"x-payment-status": "succeeded"}))
         yield tell
 
@@ -38,7 +34,7 @@ def subjects(server: MailServer) -> list[str]:
     return [mail["Subject"] for mail in server.mails]
 
 
-def test_a_receipt_a_welcome_and_a_requested_mail_arrive(told, mail_server, stored):  # noqa: F811
+def test_a_receipt_a_welcome_and_a_requested_mail_arrive(told, mail_server, stored):
     eventually(lambda: "Your receipt from Nozie" in subjects(mail_server))
     eventually(lambda: publish_all_known(told))
     eventually(lambda: len(mail_server.mails) == 3)
@@ -73,9 +69,9 @@ def publish_all_known(told) -> bool:
 
 def test_a_dead_mail_server_hurts_nobody_and_the_mail_comes_later(
     told,
-    mail_server,  # noqa: F811
-    channel,  # noqa: F811
-    stored,  # noqa: F811
+    mail_server,
+    channel,
+    stored,
 ):
     eventually(lambda: len(mail_server.mails) == 1)
     mail_server.on_data = "451 not now"

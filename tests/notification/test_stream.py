@@ -1,6 +1,5 @@
 """The live stream over real sockets, with the real Redis and document store."""
 
-import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -8,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 
 from cloud.clock import utc_now
 from cloud.config import Environment
@@ -16,72 +14,33 @@ from cloud.testing import bearer, properties
 from cloud.web import stopping
 from notification import service
 from notification.app import connect, create_app
-from notification.domain import CustomerId, Draft, UserId
+from notification.domain import UserId
 from notification.schema import dump_push
+from tests.notification.reader import Reader, draft
+from tests.serving import Serving
 from tests.waiting import eventually
 from tests.wire import Wire
 
 ANN, BOB = bearer(7), bearer(8)
 
 
-class Reader:
-    """A browser's EventSource."""
-
-    def __init__(self, port: int, headers: dict[str, str]) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        self._connection.request("GET", "/api/notifications/stream", headers=headers)
-        self._answer = self._connection.getresponse()
-        self.status = self._answer.status
-        self.headers = self._answer.headers
-
-    def next(self) -> dict[str, Any] | None:
-        """Read one event; None at the end of the stream."""
-        event: dict[str, Any] = {}
-        while line := self._answer.readline():
-            text = line.decode().rstrip("\n")
-            if not text and "data" in event:
-                return {**event, "data": json.loads(event["data"])}
-            if text.startswith(":"):
-                continue
-            name, _, value = text.partition(": ")
-            if name:
-                event[name] = value
-        return None
-
-    def beat(self) -> None:
-        """Read up to the next comment."""
-        while not self._answer.readline().startswith(b":"):
-            pass
-
-    def read(self) -> bytes:
-        return self._answer.read()
-
-    def close(self) -> None:
-        self._answer.close()
-        self._connection.close()
-
-
 @pytest.fixture
 def serve(environment) -> Iterator[Callable[..., Any]]:
     """Serve the application, as one worker does; several may be served at once."""
-    servers: list[tuple[Any, threading.Thread]] = []
+    servers: list[Any] = []
     stopping.clear()
 
     def start(served: Environment = environment) -> Any:
         app = create_app(served)
-        server = make_server("127.0.0.1", 0, app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        servers.append((server, thread))
-        server.hub = app.extensions["deps"].hub  # type: ignore[attr-defined]
+        server: Any = Serving(app)
+        servers.append(server)
+        server.hub = app.extensions["deps"].hub
         return server
 
     yield start
     stopping.set()
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    for server in servers:
+        server.close()
     eventually(lambda: not [each for each in threading.enumerate() if each.name == "push"])
     stopping.clear()
 
@@ -101,17 +60,6 @@ def read() -> Iterator[Callable[..., Reader]]:
     yield connected
     for reader in readers:
         reader.close()
-
-
-def draft(title: str, user: int | None = 7, customer: int | None = None) -> Draft:
-    return Draft(
-        type="purchase",
-        title=title,
-        description="d",
-        user_id=None if user is None else UserId(user),
-        customer_id=None if customer is None else CustomerId(customer),
-        dedup_key=title,
-    )
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from cloud.testing import bearer
 from cloud.web import streams
 from notification import app, service
 from notification.schema import dump_push
-from tests.notification.test_stream import Reader, draft
+from tests.notification.reader import Reader, draft
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -48,13 +48,7 @@ class Served:
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        eventually(self.answers)
-
-    def answers(self) -> bool:
-        try:
-            return self.get("/api/notifications").status_code == 200
-        except requests.ConnectionError:
-            return False
+        eventually(lambda: self.get("/api/notifications").ok)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return requests.get(
