@@ -1,6 +1,6 @@
 """What the gateway answers itself: fallbacks, its own health and metrics, and every error."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from cloud.config import Environment
 from cloud.config.management import base_path
 from cloud.errors import CloudError, UnavailableError
 from gateway.exchange import Reply, message
+from gateway.filters.metadata_cache import INDEX, drop
 from gateway.handler import answer
 from gateway.pages import docs, ops
 from gateway.route import ensure_readable
@@ -65,7 +66,12 @@ def create_app(deps: Deps) -> Flask:
     app.extensions[actuator.ROUTES] = mappings(deps.environment)
     base = base_path(deps.environment.properties)
     actuator.install(
-        app, deps.environment, checks=checks, essential=["routes"], links={"gateway": "/gateway"}
+        app,
+        deps.environment,
+        checks=checks,
+        essential=["routes"],
+        links={"gateway": "/gateway"},
+        kept={"metadata": actuator.Cache(f"redis {INDEX}", _forget(deps.environment))},
     )
     app.register_blueprint(docs.blueprint(deps.environment))
     app.register_blueprint(ops.blueprint(deps.environment))
@@ -104,6 +110,17 @@ def _redis(environment: Environment) -> actuator.Check:
             raise UnavailableError("Redis is away; limits are local") from error
 
     return check
+
+
+def _forget(environment: Environment) -> Callable[[], object]:
+    def forget() -> None:
+        try:
+            drop(cloud.stores.redis.shared(environment))
+        except redis.RedisError as error:
+            raise UnavailableError("Redis is away") from error
+        log.info("cache_dropped", by="operator")
+
+    return forget
 
 
 def _routes(environment: Environment) -> actuator.Check:

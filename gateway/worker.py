@@ -11,21 +11,12 @@ from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.messaging import Consumer, Delivery, RabbitSettings
 from cloud.stores import redis
-from gateway.filters.metadata_cache import GENERATION, INDEX
+from gateway.filters.metadata_cache import drop
 
 log = structlog.get_logger(__name__)
 
 QUEUE: Final = "gateway.cache.queue"
 CHANGES: Final = ("movie.exchange", "movie.changed")
-
-# KEYS: generation, index. Answers that are being fetched right now are of the old generation.
-_DROP: Final = """
-redis.call('INCR', KEYS[1])
-local keys = redis.call('ZRANGE', KEYS[2], 0, -1)
-for _, key in ipairs(keys) do redis.call('UNLINK', key) end
-redis.call('DEL', KEYS[2])
-return #keys
-"""
 
 
 def evict(environment: Environment, stop: Event) -> None:
@@ -38,7 +29,7 @@ def evict(environment: Environment, stop: Event) -> None:
 
     def handle(delivery: Delivery) -> None:
         try:
-            dropped = client.eval(_DROP, 2, GENERATION, INDEX)
+            dropped = drop(client)
         except RedisError as error:
             raise UnavailableError("Redis is away") from error
         log.info("cache_dropped", routing_key=delivery.routing_key, keys=dropped)

@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from cloud.actuator import (
     breakers,
     bus,
+    caches,
     env,
     exchanges,
     info,
@@ -29,13 +30,14 @@ from cloud.actuator import (
 )
 from cloud.actuator.access import Access
 from cloud.actuator.answers import V2, answer, media_type
+from cloud.actuator.caches import Cache
 from cloud.actuator.health import Check, Component, Health
 from cloud.actuator.mappings import ROUTES
 from cloud.config import Environment, Properties
 from cloud.config.management import base_path, name_of, root_path
 from cloud.errors import NotFoundError
 
-__all__ = ["ROUTES", "Check", "install"]
+__all__ = ["ROUTES", "Cache", "Check", "install"]
 
 # A group of endpoints is a module here. Its function adds its rooms to the blueprint, below the
 # guard of all, and gives its links: name to path, as the index lists them.
@@ -73,6 +75,7 @@ def install(
     checks: Mapping[str, Check],
     essential: Collection[str],
     links: Mapping[str, str] = MappingProxyType({}),
+    kept: Mapping[str, Cache] = MappingProxyType({}),
 ) -> None:
     """Serve the endpoints below `management.endpoints.web.base-path`, /actuator when unset.
 
@@ -82,6 +85,7 @@ def install(
         checks: component name to check, in Spring's names (`db`, `redis`, `rabbit`, `mongo`).
         essential: the checks without which the house cannot serve: they decide on readiness.
         links: of endpoints that the house itself adds below the base path, id to path.
+        kept: the house's caches, by name.
 
     Raises:
         ConfigurationError: a `management` property cannot be used.
@@ -98,6 +102,7 @@ def install(
     rooms.get("/prometheus")(endpoints.prometheus)
     for add in _GROUPS:
         endpoints.links.update(add(rooms, environment))
+    endpoints.links.update(caches.install(rooms, kept))
     endpoints.links.update(links)
     access.known.update(
         (name_of(environment.properties, path.split("/")[1]), path.split("/")[1])

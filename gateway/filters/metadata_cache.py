@@ -62,6 +62,16 @@ redis.call('ZADD', KEYS[5], now + ARGV[3], KEYS[1], now + ARGV[4], KEYS[4])
 return 1
 """
 )
+# KEYS: generation, index. Answers that are being fetched right now are of the old generation.
+DROP = Script(
+    """
+redis.call('INCR', KEYS[1])
+local keys = redis.call('ZRANGE', KEYS[2], 0, -1)
+for _, key in ipairs(keys) do redis.call('UNLINK', key) end
+redis.call('DEL', KEYS[2])
+return #keys
+"""
+)
 RELEASE = Script("return redis.call('DEL', KEYS[1])")
 STALE = Script("return redis.call('GET', KEYS[1])")
 
@@ -114,6 +124,15 @@ class Entry:
         texts: list[tuple[str, str]] = told["headers"]
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in texts]
         return cls(told["status"], headers, body, told["at"], result)
+
+
+def drop(client: Any) -> int:
+    """Forget all answers, for all gateways; gives how many keys they were.
+
+    Args:
+        client: redis-py's, for who has no loop; raises what that raises.
+    """
+    return int(client.eval(DROP.text, 2, GENERATION, INDEX))
 
 
 class _Cache:

@@ -15,7 +15,7 @@ import pytest
 from cloud.config import Environment
 from cloud.testing import properties
 from gateway import worker
-from gateway.filters.metadata_cache import GENERATION
+from gateway.filters.metadata_cache import GENERATION, INDEX
 from tests.gateway.conftest import ROUTES, Gateway, bearer, settings
 from tests.ports import free_port
 from tests.serving import Handler, Serving
@@ -321,6 +321,22 @@ def test_a_changed_movie_ends_all_copies_within_a_second(gateway, movies, store,
     eventually(lambda: not store.keys("nozie:gateway:cache:*") + store.keys("*:stale:*"))
     assert ask(gateway, "l").json()["number"] == 2
     assert time.monotonic() - began < 5  # the promise is one second; the machine may be busy
+
+
+def test_an_operator_sees_the_cache_and_makes_all_gateways_forget(gateway, movies, store):
+    target = f"redis {INDEX}"
+    path = "/actuator/caches"
+    known = {"cacheManagers": {"cacheManager": {"caches": {"metadata": {"target": target}}}}}
+    assert gateway.ask(path).json() == known
+    one = {"target": target, "name": "metadata", "cacheManager": "cacheManager"}
+    assert gateway.ask(f"{path}/metadata").json() == one
+    for name in ("", "/metadata"):
+        ask(gateway, "o")
+        assert store.keys(ENTRIES)
+        assert gateway.ask(f"{path}{name}", "DELETE").status == 204
+        assert not store.keys(ENTRIES)
+    assert movies.asked["o"] == 2
+    assert gateway.ask(f"{path}/none", "DELETE").status == gateway.ask(f"{path}/none").status == 404
 
 
 def test_an_answer_older_than_the_change_is_not_kept(gateway, movies, store, evictor):
