@@ -21,7 +21,8 @@ import redis
 import requests
 from xdist.scheduler import LoadScopeScheduling
 
-from deploy.local import Estate
+from deploy.local import Estate, packages
+from deploy.local.program import Program
 from deploy.local.servers import GUEST
 
 
@@ -218,3 +219,35 @@ def eureka_url(server) -> str:
 def config_url(server) -> str:
     """The real Config Server, which serves deploy/config/."""
     return f"http://{server('NOZIE_TEST_CONFIG', 'rabbit', 'eureka', 'config')}"
+
+
+@pytest.fixture(scope="module")
+def store(server) -> Iterator[redis.Redis]:
+    """A logical database for a gateway that outlives single tests."""
+    client = redis.Redis.from_url(
+        f"redis://{server('NOZIE_TEST_REDIS', 'redis')}/{os.getpid() % 15 + 1}"
+    )
+    client.flushdb()
+    yield client
+    client.flushdb()
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; Debian's is installed when there is none."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - slow, and for few tests
+
+    program = Program("chromium", 1, ("chromium",), lambda: True, packages={"chromium": "chromium"})
+    if missing := packages.missing([program]):
+        packages.install(missing, print)
+    flags = [
+        "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--no-first-run",
+    ]  # fmt: skip
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=flags, timeout=60_000
+        )
+        yield chromium
+        chromium.close()

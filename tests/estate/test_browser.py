@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from deploy.local import Estate, packages, probes
+from deploy.local import Estate, probes
 from deploy.local.services import SERVICES
 from tests.estate.conftest import signed
-from tests.gateway.test_pages import BROWSER, FLAGS
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.estate, pytest.mark.timeout(300)]
@@ -61,33 +60,26 @@ class Admin:
 
 
 @pytest.fixture(scope="module")
-def admin(platform: Estate) -> Iterator[Admin]:
+def admin(platform: Estate, browser: Browser) -> Iterator[Admin]:
     platform.ensure("admin")
-    missing = packages.missing([BROWSER])
-    if missing:
-        packages.install(missing, print)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=list(FLAGS), timeout=60_000
+    page = browser.new_page()
+    page.set_default_timeout(30_000)
+    expect.set_options(timeout=30_000)
+    found = Admin(platform, page)
+
+    def complete() -> bool:
+        six = dict.fromkeys(APPS, "UP")
+        return found.statuses().items() >= six.items() and all(
+            {one["id"] for one in found.instance(house)["endpoints"]} >= ENDPOINTS
+            for house in SERVICES
         )
-        page = chromium.new_page()
-        page.set_default_timeout(30_000)
-        expect.set_options(timeout=30_000)
-        found = Admin(platform, page)
 
-        def complete() -> bool:
-            six = dict.fromkeys(APPS, "UP")
-            return found.statuses().items() >= six.items() and all(
-                {one["id"] for one in found.instance(house)["endpoints"]} >= ENDPOINTS
-                for house in SERVICES
-            )
-
-        try:
-            eventually(complete, within_s=90)
-            yield found
-        finally:
-            chromium.close()
-            platform.stop("admin")
+    try:
+        eventually(complete, within_s=90)
+        yield found
+    finally:
+        page.close()
+        platform.stop("admin")
 
 
 def test_all_six_are_found_through_eureka_alone(admin, platform):

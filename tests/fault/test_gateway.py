@@ -23,11 +23,11 @@ from tests.gateway.conftest import (
     ROOT,
     Answer,
     Gateway,
+    OwnRedis,
     bearer,
     everything,
     settings,
 )
-from tests.gateway.test_redis_away import OwnRedis
 from tests.ports import free_port
 from tests.waiting import eventually
 

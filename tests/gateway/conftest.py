@@ -31,6 +31,7 @@ PATIENT = "resilience4j.circuitbreaker.instances.movieServiceCircuitBreaker"
 ROUTES = "spring.cloud.gateway.server.webflux.routes"
 
 
+EPOCH = "nozie:identity:epoch"
 COMPAT_PORT = free_port()
 
 
@@ -332,18 +333,6 @@ def upstream() -> Iterator[Upstream]:
     server.close()
 
 
-@pytest.fixture(scope="module")
-def store(server) -> Iterator[redis.Redis]:
-    """A logical database for a gateway that outlives single tests."""
-    client = redis.Redis.from_url(
-        f"redis://{server('NOZIE_TEST_REDIS', 'redis')}/{os.getpid() % 15 + 1}"
-    )
-    client.flushdb()
-    yield client
-    client.flushdb()
-    client.close()
-
-
 def settings(store: redis.Redis) -> dict[str, object]:
     found = store.connection_pool.connection_kwargs
     return {f"spring.data.redis.{key}": found[name]
@@ -383,3 +372,30 @@ def gateway(upstream: Upstream, store: redis.Redis) -> Iterator[Gateway]:
     )
     yield running
     running.stop()
+
+
+class OwnRedis:
+    """A Redis that may be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self._folder = free_port(), folder
+        self.client = redis.Redis(port=self.port, socket_timeout=2)
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(  # noqa: S603
+            ["/usr/bin/redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
+             "--save", "", "--dir", str(self._folder)], stdout=subprocess.DEVNULL)  # fmt: skip
+        eventually(self.client.ping)
+
+    def remember(self) -> None:
+        """Do as identity does once every revocation is there."""
+        self.client.set(EPOCH, self.client.info("server")["run_id"])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        self.client.close()

@@ -7,20 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from cloud.security import DEFAULT_SECRET, sign
-from deploy.local import packages
-from deploy.local.program import Program
 from tests.gateway.conftest import ROUTES, Gateway, bearer, settings
 from tests.serving import Handler, Serving
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
-BROWSER = Program("chromium", 1, ("chromium",), lambda: True, packages={"chromium": "chromium"})
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-)  # fmt: skip
 DOCUMENT = {
     "openapi": "3.1.0",
     "info": {"title": "Movies of the test", "version": "1"},
@@ -114,19 +107,6 @@ def gateway(store, house) -> Iterator[Gateway]:
     )
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    missing = packages.missing([BROWSER])
-    if missing:
-        packages.install(missing, print)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=list(FLAGS), timeout=60_000
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -2,54 +2,27 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import redis
 
-from tests.gateway.conftest import Gateway, Upstream, bearer
+from tests.gateway.conftest import Gateway, OwnRedis, Upstream, bearer
 from tests.ports import free_port
 from tests.waiting import eventually
 
-EPOCH = "nozie:identity:epoch"
 REVOCATIONS = "nozie:identity:revocations"
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 
 
-class OwnRedis:
-    """A Redis that may be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self._folder = free_port(), folder
-        self.client = redis.Redis(port=self.port, socket_timeout=2)
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(  # noqa: S603
-            ["/usr/bin/redis-server", "--port", str(self.port), "--bind", "127.0.0.1",
-             "--save", "", "--dir", str(self._folder)], stdout=subprocess.DEVNULL)  # fmt: skip
-        eventually(self.client.ping)
-
-    def remember(self) -> None:
-        """Do as identity does once every revocation is there."""
-        self.client.set(EPOCH, self.client.info("server")["run_id"])
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
 def own_redis(tmp_path) -> Iterator[OwnRedis]:
-    server = OwnRedis(tmp_path)
-    yield server
-    server.kill()
-    server.client.close()
+    with closing(OwnRedis(tmp_path)) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jwt
 import pytest
 import redis as driver
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from cloud.config import Environment, Properties
 from cloud.stores import postgres, redis
-from cloud.testing import properties
+from cloud.testing import SECRET, properties
 from identity.app import create_app
 from identity.worker import prepare
 from tests.contract.client import checked
@@ -89,6 +90,14 @@ def _settings(database: dict[str, str], redis_url: str) -> Properties:
             "resilience4j.circuitbreaker.instances.redis.sliding-window-size": "4",
         },
     )
+
+
+def sid(pair: dict[str, Any]) -> int:
+    return int(jwt.decode(pair["accessToken"], SECRET, algorithms=["HS512"])["sid"])
+
+
+def jti(pair: dict[str, Any]) -> str:
+    return str(jwt.decode(pair["accessToken"], SECRET, algorithms=["HS512"])["jti"])
 
 
 @pytest.fixture

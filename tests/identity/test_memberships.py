@@ -13,8 +13,7 @@ from cloud.config import Properties
 from cloud.messaging.consumer import Delivery, Hopeless
 from identity import consumers, worker
 from identity.store import SqlMemberships
-from tests.identity.conftest import House, changed
-from tests.identity.test_routes import jti
+from tests.identity.conftest import House, changed, jti
 from tests.waiting import eventually, running
 
 

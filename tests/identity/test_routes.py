@@ -10,7 +10,7 @@ import pytest
 from cloud.clock import utc_now
 from cloud.testing import SECRET, token
 from tests.contract.client import checked
-from tests.identity.conftest import House
+from tests.identity.conftest import House, jti, sid
 
 USER_KEYS = {
     "id", "username", "email", "status", "roles", "permissions", "lastLoginAt", "createdAt",
@@ -199,14 +199,6 @@ def test_sessions_are_listed_newest_first_without_those_that_are_over(house: Hou
     house.post("logout", {"refreshToken": second["refreshToken"]})
     listed = house.get("sessions", third["accessToken"]).get_json()["data"]
     assert [one["id"] for one in listed] == [sid(third), sid(first)]
-
-
-def sid(pair: dict[str, Any]) -> int:
-    return int(jwt.decode(pair["accessToken"], SECRET, algorithms=["HS512"])["sid"])
-
-
-def jti(pair: dict[str, Any]) -> str:
-    return str(jwt.decode(pair["accessToken"], SECRET, algorithms=["HS512"])["jti"])
 
 
 # --- sign-in

@@ -17,8 +17,7 @@ from cloud.testing import SECRET
 from identity import worker
 from identity.app import create_app
 from identity.store import EPOCH, catch_up, purge
-from tests.identity.conftest import House, changed
-from tests.identity.test_routes import jti, sid
+from tests.identity.conftest import House, changed, jti, sid
 from tests.wire import Wire
 
 

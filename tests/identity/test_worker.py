@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 from cloud.config import Environment, Properties
 from identity import worker
 from identity.store import EPOCH
-from tests.identity.conftest import House, changed
-from tests.identity.test_routes import jti
+from tests.identity.conftest import House, changed, jti
 from tests.waiting import eventually, running
 
 
