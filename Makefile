@@ -9,7 +9,7 @@ CODE   := cloud gateway identity movie customer payment notification deploy benc
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status logs journey restart clean ops ops-down check format test swap bench idle rolling storm push lock
+.PHONY: help setup up down status logs journey restart clean ops ops-down check format test swap bench idle rolling storm push fuzz lock
 
 help:            ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ rolling: $(STAMP) ## a service restarted one by one under 200 requests a second,
 
 push: $(STAMP)   ## how long from a payment's 201 to its event on the buyer's stream
 	@$(VENV)/bin/python -m bench.push $(PUSH)
+
+fuzz: $(STAMP)   ## what all OpenAPI documents allow and forbid, asked through the gateway (10 minutes)
+	@$(VENV)/bin/python -m bench.fuzz $(FUZZ)
 
 lock: $(STAMP)   ## compile requirements/*.in to hashed *.txt
 	@for file in requirements/*.in; do \
