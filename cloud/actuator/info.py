@@ -12,7 +12,7 @@ from flask import Blueprint, Response, current_app
 
 import cloud
 from cloud.actuator.answers import answer
-from cloud.actuator.process import parent, uptime_s
+from cloud.actuator.process import memory_bytes, parent, uptime_s
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.envelope import zoned_date_time
@@ -68,6 +68,8 @@ def _process() -> dict[str, Any]:
         "parentPid": _ppid(parent()),
         "owner": _owner(),
         "cpus": os.cpu_count() or 1,
+        # Pages that processes share counted once; what Spring Boot tells there are a JVM's pools.
+        "memory": {"used": memory_bytes()},
         "uptime": f"PT{up.total_seconds():.3f}S",
         "startTime": zoned_date_time(utc_now() - up),
     }

@@ -141,6 +141,7 @@ def find(name: str, tags: Iterable[str]) -> dict[str, Any] | None:
     unit = next((reading.unit for reading in readings if reading.unit), None)
     return {
         "name": name,
+        "description": readings[0].text,
         **({"baseUnit": unit} if unit else {}),
         "measurements": _measurements(readings),
         "availableTags": _available(readings, wanted),
@@ -155,6 +156,7 @@ class _Reading:
     value: float
     unit: str | None
     labels: Mapping[str, str]
+    text: str
 
 
 def _meters() -> Mapping[str, list[_Reading]]:
@@ -165,7 +167,9 @@ def _meters() -> Mapping[str, list[_Reading]]:
         for sample in family.samples:
             if not sample.name.endswith(_LEFT_OUT):
                 statistic = _statistic(family, sample.name)
-                reading = _Reading(statistic, sample.value, unit, sample.labels)
+                reading = _Reading(
+                    statistic, sample.value, unit, sample.labels, family.documentation
+                )
                 meters.setdefault(name, []).append(reading)
     return meters
 

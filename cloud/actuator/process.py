@@ -43,6 +43,11 @@ def uptime_s() -> float:
     return booted_s - int(_stat(parent())[19]) / _TICKS
 
 
+def memory_bytes() -> int:
+    """Return what all processes of the instance hold, shared pages by share."""
+    return sum(map(_pss, (parent(), *children(parent()))))
+
+
 class Process(Collector):
     """The instance: arbiter, workers and companions; shares are since the last reading."""
 

@@ -557,7 +557,9 @@ def test_info_tells_what_a_build_has_left(make, tmp_path):
         "today",
         "films",
     )
-    assert set(told["process"]) == {"pid", "parentPid", "owner", "cpus", "uptime", "startTime"}
+    known = {"pid", "parentPid", "owner", "cpus", "memory", "uptime", "startTime"}
+    assert set(told["process"]) == known
+    assert told["process"]["memory"]["used"] > 10 * 2**20
     assert told["process"]["pid"] == os.getpid()
     assert set(told["os"]) == {"name", "version", "arch"}
 
@@ -611,6 +613,7 @@ def test_meters_have_micrometers_names_and_units(make, name, unit):
     assert name in get(client, "/metrics").json["names"]
     told = get(client, f"/metrics/{name}").json
     assert (told["name"], told.get("baseUnit")) == (name, unit)
+    assert told["description"]
     assert all(one["value"] >= 0 for one in told["measurements"])
 
 
