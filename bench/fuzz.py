@@ -38,6 +38,8 @@ _CHECKS: Final = (
     "status_code_conformance",
     "content_type_conformance",
     "response_schema_conformance",
+    "response_headers_conformance",
+    "ignored_auth",
 )
 _PHASES: Final = ("examples", "coverage", "fuzzing")
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "options", "head", "patch"})

@@ -7,7 +7,7 @@ from typing import Any
 import redis
 import structlog
 from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 import cloud.stores.redis
 from cloud import actuator, tls
@@ -90,7 +90,10 @@ def _failed(error: Exception) -> Response:
     if isinstance(error, CloudError):
         return _response(answer(error))
     if isinstance(error, HTTPException) and error.code:
-        return _response(message(error.code, _TEXTS.get(error.code, error.name)))
+        told = _response(message(error.code, _TEXTS.get(error.code, error.name)))
+        if isinstance(error, MethodNotAllowed):
+            told.headers["Allow"] = ", ".join(error.valid_methods or ())
+        return told
     log.error("local_answer_failed", exc_info=error)
     return _response(message(500, "Internal server error"))
 

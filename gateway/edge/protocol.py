@@ -480,7 +480,7 @@ class Connection(asyncio.Protocol):
         exchange.correlation_id = new_correlation_id()
         self._current, self._started = exchange, self._edge.loop.time()
         self._receiving = exchange
-        self._answer(exchange, message(error.status, str(error)))
+        self._answer(exchange, message(error.status, str(error), *error.headers))
 
     def _close(self) -> None:
         """Close; bytes on their way must not turn our answer into a reset."""

@@ -47,6 +47,7 @@ Hop = tuple[tuple[bytes, bytes], ...]
 _LINE = re.compile(
     rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[\w\-.~!$&'()*+,=:@%/?]*) HTTP/1\.1\r\n"
 )
+_NOT_ALLOWED = 405
 _LONGEST_LINE, _LONGEST_BLOCK, _MOST_BLOCKS = 256, 4096, 1000
 
 
@@ -56,6 +57,11 @@ class RefusedError(InvalidError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+    @property
+    def headers(self) -> Headers:
+        """What the answer says beside its text (RFC 9110 section 15.5.6)."""
+        return [(b"Allow", b", ".join(sorted(METHODS)))] if self.status == _NOT_ALLOWED else []
 
 
 def arrive(

@@ -552,3 +552,13 @@ def test_half_open_connections_hold_nobody_up(gateway):
     finally:
         for client in held:
             client.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("TRACE", "/api/movies", {"GET", "POST", "OPTIONS"}), ("PUT", "/docs", {"GET"})],
+)
+def test_who_is_refused_for_his_method_is_told_which_there_are(gateway, method, path, allowed):
+    answer = gateway.ask(path, method)
+    assert answer.status == 405
+    assert allowed <= set(answer.headers["allow"].split(", "))
