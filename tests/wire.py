@@ -3,11 +3,18 @@
 import selectors
 import socket
 import threading
+import time
 from typing import Self
 
 
 class Wire:
-    """Listens on a port of its own and passes bytes on to `host:port`, unless told otherwise."""
+    """Listens on a port of its own and passes bytes on to `host:port`, unless told otherwise.
+
+    Attributes:
+        connections: how many there have been.
+        requests: first lines of HTTP requests that passed, without the protocol.
+        times: when they did, in monotonic seconds.
+    """
 
     def __init__(self, address: str) -> None:
         host, port = address.rsplit(":", 1)
@@ -20,6 +27,8 @@ class Wire:
         self._lock = threading.Lock()
         self._cut = self._frozen = self._closed = False
         self.connections = 0
+        self.requests: list[str] = []
+        self.times: list[float] = []
         self._thread = threading.Thread(target=self._serve)
 
     def __enter__(self) -> Self:
@@ -61,6 +70,9 @@ class Wire:
         elif source in self._pairs and not self._frozen:
             try:
                 data = source.recv(65536)
+                if b" HTTP/1.1\r\n" in data:
+                    self.times.append(time.monotonic())
+                    self.requests.append(data.split(b" HTTP/1.1", 1)[0].decode())
                 self._pairs[source].sendall(data)
             except OSError:
                 data = b""

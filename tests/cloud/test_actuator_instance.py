@@ -3,61 +3,29 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from cloud.peers import Peers
-from tests.ports import free_port
+from tests.cloud.house import FreshHouse
 from tests.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 LOGGER = "nozie.fresh"
 
 
-class Instance:
-    """A house of two workers, a registrar and a companion under gunicorn."""
+class Instance(FreshHouse):
+    """Two workers, a registrar and a companion; the test is one more process, and asks them."""
 
     def __init__(self, run: Path) -> None:
-        self.base = f"http://127.0.0.1:{(port := free_port())}"
-        values = {
-            "spring.application.name": "watched",
-            "server.port": port,
-            "nozie.server.run-dir": str(run),
-            "management.endpoints.web.exposure.include": "*",
-            f"logging.level.{LOGGER}": "ERROR",
-        }
-        self.output = run.with_suffix(".log").open("wb")
-        self.process = subprocess.Popen(  # noqa: S603 - our own command
-            (
-                str(Path(sys.executable).with_name("gunicorn")),
-                *("-c", "python:cloud.server", "tests.cloud.fresh_house.wsgi:app"),
-            ),
-            cwd=ROOT,
-            env={**os.environ, "SPRING_APPLICATION_JSON": json.dumps(values)},  # noqa: TID251
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-        )
-        eventually(self.serves)
-        # As one more process of the instance, the test can ask each of the others.
+        everything = {"management.endpoints.web.exposure.include": "*"}
+        super().__init__(run, {**everything, f"logging.level.{LOGGER}": "ERROR"})
+        eventually(lambda: self.answers("/settings") and len(self.workers()) == 2)
         self.peers = Peers(run)
         self.peers.begin("test")
-
-    def serves(self) -> bool:
-        assert self.process.poll() is None, Path(self.output.name).read_text()
-        try:
-            return self.get("/settings", timeout=1).ok and len(self.workers()) == 2
-        except requests.RequestException:
-            return False
-
-    def get(self, path: str, timeout: float = 20) -> requests.Response:
-        # Each over a connection of its own, so that all workers get their turn.
-        return requests.get(f"{self.base}{path}", timeout=timeout, headers={"Connection": "close"})
 
     def actuator(self, path: str) -> Any:
         answer = self.get(f"/actuator{path}")
@@ -65,15 +33,10 @@ class Instance:
         return answer.json()
 
     def put(self, name: str, level: str | None) -> int:
-        body = {"configuredLevel": level}
-        return requests.post(
-            f"{self.base}/actuator/loggers/{name}", json=body, timeout=20
-        ).status_code
+        return self.post(f"/loggers/{name}", {"configuredLevel": level}).status_code
 
     def workers(self) -> set[int]:
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        titles = {pid: title(pid) for pid in map(int, path.read_text().split())}
-        return {pid for pid, text in titles.items() if text.startswith("gunicorn: worker ")}
+        return self.pids("worker")
 
     def levels(self) -> dict[str, str | None]:
         """Ask every process for the level of one logger."""
@@ -83,27 +46,11 @@ class Instance:
             if reply.error is None
         }
 
-    def end(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        finally:
-            self.process.kill()
-            self.output.close()
-
-
-def title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
 
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
-    served = Instance(tmp_path_factory.mktemp("watched") / "run")
-    yield served
-    served.end()
+    with closing(Instance(tmp_path_factory.mktemp("watched") / "run")) as served:
+        yield served
 
 
 def test_a_level_that_is_set_once_holds_everywhere_until_it_is_reset(instance):

@@ -1,8 +1,5 @@
 """Management endpoints on a port of their own, or nowhere: real instances, a real Eureka."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import requests
 
@@ -10,28 +7,10 @@ from cloud.config import Properties, management
 from cloud.errors import ConfigurationError
 from cloud.testing import properties
 from tests.cloud.eureka import listed, registration, settings, status
-from tests.cloud.test_eureka_operators import QUICK
-from tests.cloud.test_server import House
 from tests.ports import free_port
 from tests.waiting import eventually
 
 PORT = "management.server.port"
-
-
-@pytest.fixture
-def house(app, eureka_url, tmp_path) -> Iterator[Any]:
-    made: list[House] = []
-
-    def start(**more: Any) -> House:
-        given = {key.replace("__", ".").replace("_", "-"): value for key, value in more.items()}
-        made.append(House(app, eureka_url, tmp_path / "run", QUICK | given, "fresh_house"))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.process.terminate()
-        one.process.wait(20)
-        one.output.close()
 
 
 @pytest.mark.estate
@@ -45,8 +24,8 @@ def test_one_listener_of_the_instance_is_all_operators_see_and_callers_do_not(ho
         management__endpoint__health__group__mine__additional_path="management:/minez",
     )
     # The registrar has asked there.
-    eventually(lambda: status(eureka_url, served.app), "UP")
-    found = listed(eureka_url, served.app)
+    eventually(lambda: status(eureka_url, served.name), "UP")
+    found = listed(eureka_url, served.name)
     assert found is not None
     base = f"http://{found['hostName']}:{port}/inner/actuator"
     assert (found["healthCheckUrl"], found["statusPageUrl"]) == (f"{base}/health", f"{base}/info")
@@ -76,8 +55,8 @@ def test_switched_off_nothing_answers_and_the_registrar_still_knows(house, eurek
     served = house(
         management__server__port=-1, management__endpoint__health__group__off__include="ping"
     )
-    eventually(lambda: status(eureka_url, served.app), "UP")
-    found = listed(eureka_url, served.app)
+    eventually(lambda: status(eureka_url, served.name), "UP")
+    found = listed(eureka_url, served.name)
     assert found is not None
     assert not {"management.port", "management.context-path"} & found["metadata"].keys()
     assert not any(found.get(link) for link in ("healthCheckUrl", "statusPageUrl"))
@@ -85,13 +64,13 @@ def test_switched_off_nothing_answers_and_the_registrar_still_knows(house, eurek
     assert [served.get(path).status_code for path in paths] == [404] * 4
     assert served.get("/settings").status_code == 200
     (served.run / "prepared").unlink()
-    eventually(lambda: status(eureka_url, served.app), "DOWN")
+    eventually(lambda: status(eureka_url, served.name), "DOWN")
 
 
 @pytest.mark.estate
 def test_without_probes_the_registrar_asks_the_workers(house, eureka_url):
     served = house(management__endpoint__health__probes__enabled=False)
-    eventually(lambda: status(eureka_url, served.app), "UP")
+    eventually(lambda: status(eureka_url, served.name), "UP")
     assert served.get("/actuator/health/readiness").status_code == 404
 
 

@@ -1,16 +1,10 @@
 """What an operator sees of an instance's breakers, and what he does to them."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,10 +13,9 @@ from cloud.breaker import Breakers
 from cloud.config import Environment
 from cloud.errors import UnavailableError
 from cloud.testing import properties
-from tests.ports import free_port
+from tests.cloud.house import BreakerHouse
 from tests.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 INSIDE = {"REMOTE_ADDR": "10.1.2.3"}
 PREFIX = "resilience4j.circuitbreaker.instances.callee"
 SETTINGS = {
@@ -184,88 +177,7 @@ def test_health_as_resilience4j_tells_it(may_fail, status, whole):
     }
 
 
-class House:
-    """An instance of the breaker house; every request is a connection of its own."""
-
-    def __init__(self, run: Path, **settings: object) -> None:
-        self.log = run.with_suffix(".log")
-        self.base = f"http://127.0.0.1:{(port := free_port())}"
-        values = {"server.port": port, "nozie.server.run-dir": str(run), **settings}
-        self.output = self.log.open("wb")
-        self.process = subprocess.Popen(  # noqa: S603 - our own command
-            (
-                str(Path(sys.executable).with_name("gunicorn")),
-                *("-c", "python:cloud.server", "tests.cloud.breaker_house.wsgi:app"),
-            ),
-            cwd=ROOT,
-            env={**os.environ, "SPRING_APPLICATION_JSON": json.dumps(values)},  # noqa: TID251
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-        )
-
-    def get(self, path: str) -> requests.Response:
-        return requests.get(f"{self.base}{path}", timeout=20, headers={"Connection": "close"})
-
-    def call(self, times: int = 1, how: str = "ok") -> dict[str, Any]:
-        answer = self.get(f"/call?times={times}&{how}")
-        answer.raise_for_status()
-        return dict(answer.json())
-
-    def shown(self) -> dict[str, Any]:
-        found = self.get("/actuator/circuitbreakers").json()["circuitBreakers"]
-        return dict(found["callee"])
-
-    def update(self, state: str) -> int:
-        path = f"{self.base}/actuator/circuitbreakers/callee"
-        return requests.post(path, json={"updateState": state}, timeout=20).status_code
-
-    def by_worker(self, count: int = 2) -> dict[int, str]:
-        """Ask until `count` workers have told the state of their breaker; the newest words."""
-        found: dict[int, str] = {}
-
-        def asked() -> bool:
-            told = self.call(0)
-            found[told["pid"]] = told["state"]
-            return len(found) >= count
-
-        eventually(asked)
-        return found
-
-    def up(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            return self.get("/actuator/health").ok
-        except requests.ConnectionError:
-            return False
-
-    def said(self, event: str) -> list[dict[str, Any]]:
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in map(json.loads, lines) if line["message"] == event]
-
-    def end(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        finally:
-            self.process.kill()
-            self.output.close()
-
-
-@pytest.fixture
-def house(tmp_path) -> Iterator[Callable[..., House]]:
-    made: list[House] = []
-
-    def start(**settings: object) -> House:
-        run = tmp_path / f"run{len(made)}"
-        made.append(House(run, **{key.replace("__", "."): settings[key] for key in settings}))
-        return made[-1]
-
-    yield start
-    for one in made:
-        one.end()
-
-
-def samples(house: House) -> dict[tuple[str, str], float]:
+def samples(house: BreakerHouse) -> dict[tuple[str, str], float]:
     """Read what Prometheus would: by name and the labels beside `name` and `group`."""
     text = house.get("/actuator/prometheus").text
     return {
@@ -278,11 +190,11 @@ def samples(house: House) -> dict[tuple[str, str], float]:
     }
 
 
-def test_an_instance_is_one_to_its_operator(house):
+def test_an_instance_is_one_to_its_operator(begin):
     """Numbers of all workers added up; a forced state in all of them, replaced ones included."""
-    served = house()
-    eventually(served.up)
-    pids = set(served.by_worker())
+    served = begin(BreakerHouse, {})
+    eventually(lambda: served.answers("/actuator/health"))
+    pids = set(served.states())
     by_pid = dict.fromkeys(pids, 0)
     while min(by_pid.values()) == 0:
         by_pid[served.call()["pid"]] += 1
@@ -295,7 +207,7 @@ def test_an_instance_is_one_to_its_operator(house):
     assert seen[f"{prefix}_buffered_calls", "failed"] == 0
 
     assert served.update("FORCE_OPEN") == 200
-    assert set(served.by_worker().values()) == {"FORCED_OPEN"}
+    assert set(served.states().values()) == {"FORCED_OPEN"}
     assert served.call(2)["permitted"] == 0
     seen = samples(served)
     assert seen[f"{prefix}_not_permitted_calls_total", "not_permitted"] == 2
@@ -307,14 +219,11 @@ def test_an_instance_is_one_to_its_operator(house):
     assert samples(served)[f"{prefix}_calls_seconds_count", "successful"] == calls
 
     assert served.update("CLOSE") == 200
-    assert set(served.by_worker().values()) == {"CLOSED"}
+    assert set(served.states().values()) == {"CLOSED"}
     assert served.call()["permitted"] == 1
 
 
-def _new_workers_say(served: House, old: set[int], state: str) -> bool:
-    try:
-        found = {pid: said for pid, said in served.by_worker().items() if pid not in old}
-    except requests.RequestException:
-        return False
+def _new_workers_say(served: BreakerHouse, old: set[int], state: str) -> bool:
+    found = {pid: said for pid, said in served.states().items() if pid not in old}
     assert set(found.values()) <= {state}, "a worker that is new must not serve without knowing"
     return len(found) >= 2

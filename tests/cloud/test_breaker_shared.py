@@ -13,9 +13,9 @@ import redis
 from cloud.breaker import CircuitBreaker, CircuitBreakerSettings, NotPermittedError, Permit, State
 from cloud.breaker.shared import Shared, runner
 from cloud.errors import UnavailableError
-from tests.cloud.door import Door
-from tests.cloud.test_breaker_endpoints import House, house  # noqa: F401 - a fixture
+from tests.cloud.house import BreakerHouse
 from tests.waiting import eventually
+from tests.wire import Wire
 
 DEFAULT = "resilience4j.circuitbreaker.configs.default"
 RULES = CircuitBreakerSettings(
@@ -184,23 +184,26 @@ def test_an_operators_word_holds_for_all_until_it_is_taken_back(process):
     assert [each.turn() for each in (two, one, late)] == [State.CLOSED] * 3
 
 
-def test_without_redis_each_decides_alone_and_nobody_waits(process, server, redis_url):
-    address = server("NOZIE_TEST_REDIS", "redis")
-    door = Door(address)
+@pytest.fixture
+def door(server) -> Iterator[Wire]:
+    with Wire(server("NOZIE_TEST_REDIS", "redis")) as door:
+        yield door
+
+
+def test_without_redis_each_decides_alone_and_nobody_waits(process, door, redis_url):
     url = f"redis://127.0.0.1:{door.port}{urlsplit(redis_url).path}"
     one, two = process(url), process(url)
     assert (one.turn(), two.turn()) == (State.CLOSED, State.CLOSED)
-    door.shut()
+    door.cut()
     assert (one.turn(), two.turn()) == (State.CLOSED, State.CLOSED)
     one.fail()
     assert (one.turn(), two.turn()) == (State.OPEN, State.CLOSED)
     due(one)
     eventually(lambda: len(one.probes()) == 3)
     two.breaker.transition(State.FORCED_OPEN)
-    door.open()
+    door.mend()
     eventually(lambda: two.turn() is State.FORCED_OPEN and two.shared.online)
     assert one.turn() is State.FORCED_OPEN
-    door.close()
 
 
 def test_no_call_waits_for_redis():
@@ -236,18 +239,16 @@ def test_a_redis_that_lost_everything_is_told_again(process):
     assert process().turn() is State.OPEN
 
 
-def _all_are(one: House, state: str) -> bool:
-    return set(one.by_worker().values()) == {state}
+def _all_are(one: BreakerHouse, state: str) -> bool:
+    return set(one.states().values()) == {state}
 
 
-def _said_by_both(one: House) -> bool:
+def _said_by_both(one: BreakerHouse) -> bool:
     return len(one.said("breakers_not_shared")) >= 2
 
 
-def test_calls_of_two_instances_meet_one_breaker(house, server, redis_url):  # noqa: F811
+def test_calls_of_two_instances_meet_one_breaker(begin, door, redis_url):
     """Two real instances of two workers each, over a door to the real Redis that shuts."""
-    address = server("NOZIE_TEST_REDIS", "redis")
-    door = Door(address)
     url = f"redis://127.0.0.1:{door.port}{urlsplit(redis_url).path}"
     given = {
         "nozie.circuitbreaker.shared.enabled": True,
@@ -258,17 +259,17 @@ def test_calls_of_two_instances_meet_one_breaker(house, server, redis_url):  # n
         f"{DEFAULT}.enable-exponential-backoff": True,
         f"{DEFAULT}.exponential-backoff-multiplier": 300,
     }
-    both = [house(**given), house(**given)]
+    both = [begin(BreakerHouse, given) for _ in range(2)]
     for one in both:
-        eventually(one.up)
-        assert set(one.by_worker().values()) == {"CLOSED"}
+        eventually(partial(one.answers, "/actuator/health"))
+        assert set(one.states().values()) == {"CLOSED"}
     both[0].call(4, "fail")
     for one in both:
         eventually(partial(_all_are, one, "OPEN"))
     permitted: list[int] = []
     gate = threading.Event()
 
-    def traffic(one: House) -> None:
+    def traffic(one: BreakerHouse) -> None:
         # Calls that fail, so that the first probes' verdict is to open again.
         while not gate.is_set():
             permitted.append(one.call(1, "fail")["permitted"])
@@ -283,13 +284,12 @@ def test_calls_of_two_instances_meet_one_breaker(house, server, redis_url):  # n
             gate.set()
     assert sum(permitted) == 3, "as many probes as configured, in four processes"
 
-    door.shut()
+    door.cut()
     for one in both:
         eventually(partial(_said_by_both, one))
     both[0].update("CLOSE")
-    assert set(both[0].by_worker().values()) == {"CLOSED"}
-    door.open()
+    assert set(both[0].states().values()) == {"CLOSED"}
+    door.mend()
     eventually(partial(_all_are, both[1], "CLOSED"))
     for one in both:
         assert len(one.said("breakers_not_shared")) == 2, "one line a process, however long"
-    door.close()

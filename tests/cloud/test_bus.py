@@ -10,9 +10,9 @@ import requests
 from cloud.bus import events
 from cloud.bus.events import Event
 from cloud.config import Properties
-from tests.cloud.door import Door
-from tests.cloud.test_refresh import House, served, start  # noqa: F401 - fixtures
+from tests.cloud.house import ConfiguredHouse
 from tests.waiting import eventually
+from tests.wire import Wire
 
 # Written by Spring Cloud Bus 4.1: a Config Server's /monitor, a service's ack, its busenv.
 CAPTURED = {
@@ -93,7 +93,7 @@ def test_destinations_are_completed_as_springs_factory_does(path, destination):
         ({"vcap.application.name": "cf", "spring.profiles.active": "dev"}, "cf:8080:"),
     ],
 )
-def test_bus_ids_are_made_as_spring_makes_them(given, start):  # noqa: F811
+def test_bus_ids_are_made_as_spring_makes_them(given, start):
     properties = Properties.of(given, "svc")
     own = events.bus_id(properties)
     assert own.startswith(start)
@@ -140,13 +140,13 @@ def bus(server) -> Iterator[Listener]:
 
 
 @pytest.fixture
-def member(start, server) -> Callable[..., House]:  # noqa: F811
+def member(start, server) -> Callable[..., ConfiguredHouse]:
     host, port = server("NOZIE_TEST_RABBIT", "rabbit").split(":")
 
-    def run(**more: object) -> House:
+    def run(**more: object) -> ConfiguredHouse:
         rabbit = {"spring.rabbitmq.host": host, "spring.rabbitmq.port": port}
         settings = {"spring.cloud.bus.enabled": True, "logging.level.cloud": "INFO"}
-        house: House = start(**{**rabbit, **settings, **more})
+        house: ConfiguredHouse = start(**{**rabbit, **settings, **more})
         return house
 
     return run
@@ -155,7 +155,7 @@ def member(start, server) -> Callable[..., House]:  # noqa: F811
 @pytest.mark.estate
 def test_an_edit_and_the_config_servers_monitor_reach_every_worker(
     member,
-    served,  # noqa: F811
+    served,
     bus,
 ):
     house = member()
@@ -247,11 +247,10 @@ def test_values_over_the_bus_stand_above_the_configuration(member, bus):
 
 @pytest.mark.estate
 def test_a_broker_that_is_away_is_waited_for_and_costs_nothing_else(member, server):
-    door = Door(server("NOZIE_TEST_RABBIT", "rabbit"))
-    house = member(**{"spring.rabbitmq.port": door.port})
-    try:
+    with Wire(server("NOZIE_TEST_RABBIT", "rabbit")) as door:
+        house = member(**{"spring.rabbitmq.port": door.port})
         eventually(lambda: house.said("bus_joined"))
-        door.shut()
+        door.cut()
         eventually(lambda: house.said("waiting_for"))
         answer = house.post("/busrefresh")
         assert answer.status_code == 503
@@ -259,8 +258,6 @@ def test_a_broker_that_is_away_is_waited_for_and_costs_nothing_else(member, serv
         house.write({**house.settings, "fresh.greeting": "two"})
         assert house.post("/refresh").json() == ["fresh.greeting"]
         assert len(house.said("waiting_for")) == 1
-        door.open()
+        door.mend()
         eventually(lambda: len(house.said("bus_joined")) == 2)
         assert house.post("/busrefresh").status_code == 204
-    finally:
-        door.close()

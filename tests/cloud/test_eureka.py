@@ -127,12 +127,12 @@ def test_an_operators_order_survives_renewals_and_a_server_that_forgot(eureka_ur
 def test_contact_lost_and_found(eureka_url, app, door):
     voice = Voice(settings(app, f"http://127.0.0.1:{door.port}/eureka/"))
     voice.registrar.announce("UP")
-    door.shut()
+    door.cut()
     with pytest.raises(UnavailableError):
         voice.registrar.renew()
     assert voice.server.reached is False
     assert status(eureka_url, app) == "UP"
-    door.open()
+    door.mend()
     voice.registrar.renew()
     assert voice.server.reached is True
     voice.registrar.leave(lambda: None)
@@ -157,12 +157,12 @@ def test_others_stay_listed_while_a_server_that_lost_its_memory_learns_of_them(
     eventually(lambda: known() == {8085, 8086})
     for seen in (True, False):
         if seen:
-            door.shut()
+            door.cut()
             with pytest.raises(UnavailableError):
                 ours.registrar.renew()
         for voice in (ours, other):
             other.server.cancel(voice.registration)
-        door.open()
+        door.mend()
         ours.registrar.renew()
         assert status(eureka_url, app) == "UP"
         assert known() == {8085, 8086}

@@ -1,13 +1,9 @@
 """A house under gunicorn, with its companions, before a real Eureka."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,102 +13,29 @@ import pytest
 import requests
 
 from cloud.server.settings import house_of
-from tests.cloud.door import Door
 from tests.cloud.eureka import listed, status
-from tests.ports import free_port
+from tests.cloud.house import House, spelled
 from tests.waiting import eventually
+from tests.wire import Wire
 
 pytestmark = pytest.mark.estate
 
-ROOT = Path(__file__).parents[2]
-
-
-class House:
-    """The sample house, or another one, as a process of its own."""
-
-    def __init__(
-        self, name: str, url: str, run: Path, settings: dict[str, Any], house: str = "sample_house"
-    ) -> None:
-        self.port = settings.get("server.port") or free_port()
-        self.app, self.run, self.log = name, run, run.with_suffix(".log")
-        self.base = f"http://127.0.0.1:{self.port}"
-        values = {
-            "spring.application.name": name,
-            "server.port": self.port,
-            "nozie.server.run-dir": str(run),
-            "eureka.client.service-url.defaultZone": url,
-            **settings,
-        }
-        self.output = self.log.open("wb")
-        self.process = subprocess.Popen(  # noqa: S603 - our own command
-            [
-                str(Path(sys.executable).with_name("gunicorn")),
-                "-c",
-                "python:cloud.server",
-                f"tests.cloud.{house}.wsgi:app",
-            ],
-            cwd=ROOT,
-            env={**os.environ, "SPRING_APPLICATION_JSON": json.dumps(values)},  # noqa: TID251
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-        )
-
-    def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(f"{self.base}{path}", timeout=20, **options)
-
-    def children(self) -> dict[int, str]:
-        """Return the arbiter's living children, with what they call themselves."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        try:
-            pids = [int(pid) for pid in path.read_text().split()]
-        except FileNotFoundError:
-            return {}
-        found = {}
-        for pid in pids:
-            # Some end while they are looked at.
-            with suppress(FileNotFoundError, ProcessLookupError):
-                found[pid] = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
-        return found
-
-    def pids(self, name: str) -> set[int]:
-        return {pid for pid, title in self.children().items() if f"gunicorn: {name} " in title}
-
-    def lines(self) -> list[dict[str, Any]]:
-        text = self.log.read_text().splitlines()
-        return [json.loads(line) for line in text if line.startswith("{")]
-
-    def said(self, message: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines() if line["message"] == message]
-
-    def told(self) -> list[str]:
-        """Return the statuses that Eureka was told, in order."""
-        return [line["nozie.status"] for line in self.said("registered")]
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
 
 @pytest.fixture
-def house(app, eureka_url, tmp_path) -> Iterator[Callable[..., House]]:
-    made: list[House] = []
+def house(begin, app, eureka_url) -> Callable[..., House]:
+    """Start the sample house, again and again in one run folder."""
 
     def start(url: str = eureka_url, **settings: Any) -> House:
-        values = {key.replace("__", ".").replace("_", "-"): settings[key] for key in settings}
-        made.append(House(app, url, tmp_path / "run", values))
-        return made[-1]
+        own = {"spring.application.name": app, "eureka.client.service-url.defaultZone": url}
+        house: House = begin(House, own | spelled(settings), run="run")
+        return house
 
-    yield start
-    for one in made:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
-        one.output.close()
+    return start
 
 
 def up(house: House, url: str) -> bool:
     assert house.process.poll() is None, house.log.read_text()
-    return status(url, house.app) == "UP"
+    return status(url, house.name) == "UP"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +57,7 @@ def test_four_workers_are_one_registration_and_one_heartbeat_stream(house, eurek
     served = house(f"http://127.0.0.1:{door.port}/eureka/", nozie__server__workers=4)
     eventually(lambda: up(served, eureka_url))
     eventually(lambda: len(served.pids("worker")) == 4)
-    path = f"/eureka/apps/{served.app.upper()}"
+    path = f"/eureka/apps/{served.name.upper()}"
     first = len(door.requests)
     eventually(lambda: sum(line.startswith(f"PUT {path}") for line in door.requests[first:]) >= 4)
     # UP, and STARTING before it when that took a moment.
@@ -151,7 +74,7 @@ def test_every_worker_sees_the_registry(house, eureka_url):
     seen: set[int] = set()
 
     def all_know() -> bool:
-        if served.get(f"/instances/{served.app}").json():
+        if served.get(f"/instances/{served.name}").json():
             seen.add(served.get("/who").json()["pid"])
         return len(seen) == 3
 
@@ -174,7 +97,7 @@ def test_a_killed_companion_is_replaced_and_the_lease_stays(house, eureka_url, d
 LEASE = "eureka__instance__lease_expiration_duration_in_seconds"
 
 
-def pauses_s(door: Door, app: str) -> list[float]:
+def pauses_s(door: Wire, app: str) -> list[float]:
     """Return how long Eureka waited each time for the next word of a lease."""
     path = f"/eureka/apps/{app.upper()}"
     words = zip(door.requests, door.times, strict=False)
@@ -187,7 +110,7 @@ def test_each_of_four_workers_and_the_registrar_die_within_one_lease(house, eure
     served = house(f"http://127.0.0.1:{door.port}/eureka/", **settings)
     eventually(lambda: up(served, eureka_url))
     eventually(lambda: len(served.pids("worker")) == 4)
-    began = listed(eureka_url, served.app)
+    began = listed(eureka_url, served.name)
     seen = set()
     for name, many in (("worker", 4), ("registrar", 1)):
         for pid in served.pids(name):
@@ -197,16 +120,16 @@ def test_each_of_four_workers_and_the_registrar_die_within_one_lease(house, eure
             def replaced(
                 name: str = name, many: int = many, pid: int = pid, beats: int = beats
             ) -> bool:
-                seen.add(status(eureka_url, served.app))
+                seen.add(status(eureka_url, served.name))
                 renewed = any(line.startswith("PUT") for line in door.requests[beats:])
                 return renewed and len(served.pids(name) - {pid}) == many
 
             eventually(replaced)
     assert seen == {"UP"}
-    assert max(pauses_s(door, served.app)) < 6
+    assert max(pauses_s(door, served.name)) < 6
     assert not any(line.startswith("DELETE") for line in door.requests)
     # A lease that had ended would count from anew.
-    after = listed(eureka_url, served.app)
+    after = listed(eureka_url, served.name)
     assert began is not None
     assert after is not None
     ups = [found["leaseInfo"]["serviceUpTimestamp"] for found in (began, after)]
@@ -224,8 +147,8 @@ def test_an_arbiter_dies_within_one_lease_of_its_successor(house, eureka_url, do
     second = house(url, nozie__server__workers=4, server__port=first.port, **{LEASE: 30})
     eventually(lambda: not [pid for pid in children if alive(pid)])
     eventually(lambda: up(second, eureka_url) and len(second.pids("worker")) == 4)
-    assert max(pauses_s(door, first.app)) < 30
-    said = [line.split()[0] for line in door.requests if first.app.upper() in line]
+    assert max(pauses_s(door, first.name)) < 30
+    said = [line.split()[0] for line in door.requests if first.name.upper() in line]
     assert "POST" in said[said.index("DELETE") :], "one life ends before the next begins"
     assert said.count("DELETE") == 1
 
@@ -239,16 +162,16 @@ def test_term_takes_it_out_of_eureka_while_it_still_serves(house, eureka_url, do
     assert [line["nozie.companion"] for line in served.said("companion_died")] == ["tally"]
     children = served.children()
     served.process.send_signal(signal.SIGTERM)
-    eventually(lambda: status(eureka_url, served.app) == "DOWN")
+    eventually(lambda: status(eureka_url, served.name) == "DOWN")
     assert served.get("/who").status_code == 200
     assert served.get("/actuator/health/readiness").status_code == 503
-    eventually(lambda: status(eureka_url, served.app) is None, within_s=5)
+    eventually(lambda: status(eureka_url, served.name) is None, within_s=5)
     assert served.process.wait(20) == 0
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert (served.run / "ticker").read_text() == "started\nstopped\n"
     assert tally.read_text() == "started\nstarted\nstopped\n"
-    assert status(eureka_url, served.app) is None
-    own = [line for line in door.requests if served.app.upper() in line]
+    assert status(eureka_url, served.name) is None
+    own = [line for line in door.requests if served.name.upper() in line]
     assert own[-1].startswith("DELETE")
 
 
@@ -270,7 +193,7 @@ def test_a_killed_arbiter_takes_all_with_it_and_the_lease_is_cancelled(house, eu
     children = served.children()
     served.end(signal.SIGKILL)
     eventually(lambda: not [pid for pid in children if alive(pid)])
-    assert status(eureka_url, served.app) is None
+    assert status(eureka_url, served.name) is None
 
 
 def alive(pid: int) -> bool:
@@ -289,7 +212,7 @@ def test_starting_until_it_is_prepared_and_it_says_once_what_it_waits_for(
     served = house()
     eventually(lambda: served.log.exists() and served.said("waiting_for"))
     eventually(lambda: served.get("/actuator/health/readiness").status_code == 503)
-    eventually(lambda: status(eureka_url, served.app) == "STARTING")
+    eventually(lambda: status(eureka_url, served.name) == "STARTING")
     (tmp_path / "run" / "not-yet").unlink()
     eventually(lambda: up(served, eureka_url))
     waited = [line["nozie.what"] for line in served.said("waiting_for")]
@@ -300,27 +223,27 @@ def test_health_is_told_and_told_again_when_it_is_back(house, eureka_url):
     served = house()
     eventually(lambda: up(served, eureka_url))
     (served.run / "sick").touch()
-    eventually(lambda: status(eureka_url, served.app) == "DOWN")
+    eventually(lambda: status(eureka_url, served.name) == "DOWN")
     (served.run / "sick").unlink()
     eventually(lambda: up(served, eureka_url))
 
 
 def test_an_eureka_that_is_late_then_away_then_empty(house, eureka_url, door):
-    door.shut()
+    door.cut()
     served = house(f"http://127.0.0.1:{door.port}/eureka/")
     eventually(lambda: served.log.exists() and served.said("waiting_for"))
     assert served.get("/who").ok
-    door.open()
+    door.mend()
     eventually(lambda: up(served, eureka_url))
-    eventually(lambda: served.get(f"/instances/{served.app}").json())
-    door.shut()
+    eventually(lambda: served.get(f"/instances/{served.name}").json())
+    door.cut()
     eventually(lambda: len(served.said("waiting_for")) == 2)
-    (instance,) = served.get(f"/instances/{served.app}").json()
-    requests.delete(f"{eureka_url}apps/{served.app.upper()}/{instance}", timeout=5)
-    assert served.get(f"/instances/{served.app}").json() == [instance]
-    door.open()
+    (instance,) = served.get(f"/instances/{served.name}").json()
+    requests.delete(f"{eureka_url}apps/{served.name.upper()}/{instance}", timeout=5)
+    assert served.get(f"/instances/{served.name}").json() == [instance]
+    door.mend()
     eventually(lambda: up(served, eureka_url))
-    assert served.get(f"/instances/{served.app}").json() == [instance]
+    assert served.get(f"/instances/{served.name}").json() == [instance]
     assert len(served.said("waiting_for")) == 2
     assert len(served.said("eureka_found")) == 2
 
@@ -351,12 +274,12 @@ def test_a_successor_takes_over_the_lease(house, eureka_url, door):
         # The successor was never told to start: the instance had not ceased to serve.
         assert served.told().count("STARTING") <= 1
         assert served.get("/who").json()["pid"] not in old
-        assert status(eureka_url, served.app) == "UP"
+        assert status(eureka_url, served.name) == "UP"
         assert not any(line.startswith("DELETE") for line in door.requests)
     finally:
         os.kill(arbiter, signal.SIGTERM)
         eventually(lambda: not alive(arbiter))
-    assert status(eureka_url, served.app) is None
+    assert status(eureka_url, served.name) is None
 
 
 def test_a_crashing_start_of_the_run_folder_is_one_line(house, tmp_path):
@@ -378,15 +301,8 @@ def test_a_crashing_start_of_the_run_folder_is_one_line(house, tmp_path):
 )
 def test_headers_that_nobody_may_send(house, headers, code):
     served = house(eureka__client__enabled=False)
-    eventually(lambda: answers(served))
+    eventually(lambda: served.answers("/who"))
     assert served.get("/who", headers=headers).status_code == code
-
-
-def answers(served: House, path: str = "/who") -> bool:
-    try:
-        return served.get(path).ok
-    except requests.ConnectionError:
-        return False
 
 
 def test_door_is_transparent(eureka_url, door):
@@ -396,4 +312,3 @@ def test_door_is_transparent(eureka_url, door):
     through = requests.get(f"http://127.0.0.1:{door.port}{path}apps", timeout=5).status_code
     assert (direct, through) == (200, 200)
     assert door.requests == ["GET /eureka/apps"]
-    assert isinstance(door, Door)
