@@ -1,6 +1,7 @@
 """What operators open: Spring Boot Admin, which finds all through Eureka alone, and Eureka."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from deploy.local import Estate, probes
 from deploy.local.services import SERVICES
+from deploy.local.site import HOST
+from tests.estate import programs
 from tests.estate.conftest import signed
+from tests.ports import free_port
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.estate, pytest.mark.timeout(300)]
@@ -48,10 +52,19 @@ class Admin:
         )
         return found
 
-    def open(self, house: str, name: str, *shown: str) -> None:
-        """Open a page about a house, and wait until it shows what it should, and no error."""
+    def managed_at(self, port: int) -> dict[str, Any]:
+        """Find the instance whose endpoints are at a port, {} when there is none."""
+        lead = f":{port}/actuator"
+        known = self._get("/instances")
+        return next((one for one in known if lead in one["registration"]["managementUrl"]), {})
+
+    def open(self, house: str, name: str, *shown: str, of: str = "") -> None:
+        """Open a page about an instance, and wait until it shows what it should, and no error.
+
+        `of` is its id; without one the first of the house is meant.
+        """
         self.refused.clear()
-        self.page.goto(f"{self._url}/instances/{self.instance(house)['id']}/{name}")
+        self.page.goto(f"{self._url}/instances/{of or self.instance(house)['id']}/{name}")
         for text in shown:
             # In a narrow window a column may have no width, and a choice is seen when opened.
             expect(self.page.get_by_text(text).first).to_be_attached()
@@ -133,6 +146,30 @@ def test_a_level_is_changed_in_all_workers_and_reset(admin, platform):
     admin.page.get_by_role("button", name="Reset").first.click()
     eventually(levels, before)
     expect(admin.page.get_by_text("failed")).to_have_count(0)
+
+
+def test_endpoints_at_a_port_of_their_own_are_found_there(admin, platform, tmp_path):
+    """Also those that only some instances have: the log in a file, tasks."""
+    port, managed = free_port(), free_port()
+    more = {"management.server.port": managed, "logging.file.name": tmp_path / "customer.log"}
+    program = replace(
+        programs.another(platform.site, HOUSE, port, more),
+        ready=lambda: probes.answers(f"http://{HOST}:{managed}/actuator/health"),
+    )
+    with programs.beside(platform.site, program):
+
+        def is_shown() -> bool:
+            found = admin.managed_at(managed)
+            ids = {one["id"] for one in found.get("endpoints", ())}
+            whole = ids >= ENDPOINTS | {"logfile", "scheduledtasks"}
+            return whole and found["statusInfo"]["status"] == "UP"
+
+        eventually(is_shown, within_s=60)
+        own = admin.managed_at(managed)["id"]
+        admin.open(HOUSE, "details", "Health", "Uptime", of=own)
+        admin.open(HOUSE, "scheduledtasks", "cloud.server.registrar._Watch._renew", of=own)
+        admin.open(HOUSE, "logfile", "readiness_changed", of=own)
+        assert not admin.refused
 
 
 def test_eurekas_page_lists_the_six(admin, platform):
