@@ -84,7 +84,7 @@ rolling: $(STAMP) ## a service restarted one by one under 200 requests a second,
 push: $(STAMP)   ## how long from a payment's 201 to its event on the buyer's stream
 	@$(VENV)/bin/python -m bench.push $(PUSH)
 
-fuzz: $(STAMP)   ## what all OpenAPI documents allow and forbid, asked through the gateway (10 minutes)
+fuzz: $(STAMP)   ## what all OpenAPI documents allow and forbid, asked through the gateway (4 minutes)
 	@$(VENV)/bin/python -m bench.fuzz $(FUZZ)
 
 lock: $(STAMP)   ## compile requirements/*.in to hashed *.txt

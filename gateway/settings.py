@@ -30,22 +30,38 @@ _REFUSED = {
     "httpclient.ssl.ssl-bundle": "is unknown here: use trusted-x509-certificates and key-store",
     "httpclient.ssl.key-store-provider": "is Java's: a key store is PKCS12 or PEM",
 }
+_STEP = "a request takes this step always"
+# Each with the value that says no more than what is done anyway.
 _IGNORED = {
-    "enabled": "a gateway that is off is one that is not started",
-    "fail-on-route-definition-error": "one bad route is refused, the others serve",
-    "httpclient.compression": "bodies pass as they are",
-    "httpclient.max-initial-line-length": "max-header-size bounds the head as a whole",
-    "httpclient.pool.eviction-interval": "resting connections are looked at all the time",
-    "httpclient.pool.leasing-strategy": "the connection that was used last is used next",
-    "httpclient.ssl.handshake-timeout": "connect-timeout bounds the handshake, too",
-    "httpclient.ssl.close-notify-flush-timeout": "a connection is closed at once",
-    "httpclient.ssl.close-notify-read-timeout": "a connection is closed at once",
-    "httpclient.websocket.max-frame-payload-length": "frames pass unread, of any length",
-    "httpclient.websocket.proxy-ping": "frames pass unread, pings among them",
-    "httpclient.wiretap": "nothing of a body is logged",
-    "httpserver.wiretap": "nothing of a body is logged",
-    "redis-route-definition-repository.enabled": "added routes lie in the run folder",
-    "streaming-media-types": "every answer is passed on as it comes",
+    "enabled": ("true", "a gateway that is off is one that is not started"),
+    "fail-on-route-definition-error": ("false", "one bad route is refused, the others serve"),
+    "forwarded.by.enabled": ("false", "Forwarded tells for, host and proto"),
+    "global-filter.adapt-cached-body.enabled": ("true", _STEP),
+    "global-filter.forward-path.enabled": ("true", _STEP),
+    "global-filter.forward-routing.enabled": ("true", _STEP),
+    "global-filter.load-balancer-client.enabled": ("true", _STEP),
+    "global-filter.netty-routing.enabled": ("true", _STEP),
+    "global-filter.netty-write-response.enabled": ("true", _STEP),
+    "global-filter.reactive-load-balancer-client.enabled": ("true", _STEP),
+    "global-filter.remove-cached-body.enabled": ("true", _STEP),
+    "global-filter.route-to-request-url.enabled": ("true", _STEP),
+    "httpclient.compression": ("false", "bodies pass as they are"),
+    "httpclient.max-initial-line-length": ("", "max-header-size bounds the head as a whole"),
+    "httpclient.pool.eviction-interval": ("", "resting connections are looked at all the time"),
+    "httpclient.pool.leasing-strategy": ("lifo", "the connection used last is used next"),
+    "httpclient.ssl.close-notify-flush-timeout": ("", "a connection is closed at once"),
+    "httpclient.ssl.close-notify-read-timeout": ("", "a connection is closed at once"),
+    "httpclient.ssl.handshake-timeout": ("", "connect-timeout bounds the handshake, too"),
+    "httpclient.websocket.max-frame-payload-length": ("", "frames pass unread, of any length"),
+    "httpclient.websocket.proxy-ping": ("true", "frames pass unread, pings among them"),
+    "httpclient.wiretap": ("false", "nothing of a body is logged"),
+    "httpserver.wiretap": ("false", "nothing of a body is logged"),
+    "metrics.enabled": ("true", "requests are always counted"),
+    "metrics.prefix": ("spring.cloud.gateway", "meters bear Spring's default names"),
+    "metrics.tags.path.enabled": ("false", "a meter for each path has no end"),
+    "redis-rate-limiter.config": ("", "limits stand in the routes"),
+    "redis-route-definition-repository.enabled": ("false", "added routes lie in the run folder"),
+    "streaming-media-types": ("", "every answer is passed on as it comes"),
 }
 
 
@@ -258,6 +274,10 @@ class Settings:
         def seconds(key: str, default: float) -> float:
             return properties.duration(key, timedelta(seconds=default)).total_seconds()
 
+        def boot(name: str, own: str, default: float) -> float:
+            # An MVC gateway's client is Spring Boot's.
+            return seconds(f"spring.http.client.{name}", seconds(own, default))
+
         def client(name: str) -> str:
             return spring_key(properties, f"httpclient.{name}")
 
@@ -275,10 +295,10 @@ class Settings:
             redis=_redis(properties),
             blacklist_grace_s=seconds(f"{_PREFIX}.blacklist-grace", 60),
             connect_timeout_s=seconds(
-                client("connect-timeout"), seconds(f"{_PREFIX}.timeouts.connect", 2)
+                client("connect-timeout"), boot("connect-timeout", f"{_PREFIX}.timeouts.connect", 2)
             ),
             answer_timeout_s=seconds(
-                client("response-timeout"), seconds(f"{_PREFIX}.timeouts.answer", 10)
+                client("response-timeout"), boot("read-timeout", f"{_PREFIX}.timeouts.answer", 10)
             ),
             stall_timeout_s=seconds(f"{_PREFIX}.timeouts.stall", 30),
             head_timeout_s=seconds(f"{_PREFIX}.timeouts.head", 10),
@@ -341,8 +361,13 @@ def _refuse(properties: Properties) -> None:
 
 def ignored(properties: Properties) -> Mapping[str, str]:
     """List Spring's keys that are set and change nothing here, each with the reason."""
-    keys = {spring_key(properties, name): reason for name, reason in _IGNORED.items()}
-    return {key: reason for key, reason in keys.items() if properties.get(key)}
+    found = {}
+    for name, (same, reason) in _IGNORED.items():
+        key = spring_key(properties, name)
+        held = properties.get(key)
+        if held.lower() != same if held else properties.tree(key, lenient=True):
+            found[key] = reason
+    return found
 
 
 def _unsaid(properties: Properties) -> frozenset[bytes]:

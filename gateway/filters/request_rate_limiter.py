@@ -40,6 +40,15 @@ return {allowed, left}
 )
 
 
+_REDIS, _BUCKET4J = "redis-rate-limiter", "bucket4j-rate-limiter"
+# What tells how many tokens a bucket gains, how many it holds, and in which time it gains them.
+_NAMES = {
+    _BUCKET4J: ("refillTokens", "capacity", "refillPeriod"),
+    _REDIS: ("replenishRate", "burstCapacity", "replenishPeriod"),
+}
+_LIMITERS = ("#{@redisRateLimiter}", "#{@bucket4jRateLimiter}")
+
+
 def _user(exchange: Exchange) -> str | None:
     return str(exchange.principal.user_id) if exchange.principal else None
 
@@ -75,18 +84,24 @@ class _Bucket:
 
     @classmethod
     def of(cls, args: Mapping[str, Any]) -> "_Bucket":
-        nested = args.get("redis-rate-limiter") or {}
+        kind = next((k for k in _NAMES if any(a.startswith(k) for a in args)), _REDIS)
+        nested = args.get(kind) or {}
 
         def given(name: str, default: object) -> str:
-            return str(args.get(f"redis-rate-limiter.{name}", nested.get(name, default)))
+            return str(args.get(f"{kind}.{name}", nested.get(name, default)))
 
-        rate, wanted = int(given("replenishRate", 0)), int(given("requestedTokens", 1))
-        capacity = int(given("burstCapacity", rate))
-        period = span_of(given("replenishPeriod", "1s")).total_seconds()
-        if rate < 1 or capacity < rate or wanted < 0:
-            raise ValueError("needs replenishRate >= 1 and burstCapacity >= replenishRate")
+        rated, holds, every = _NAMES[kind]
+        rate, wanted = int(given(rated, 0)), int(given("requestedTokens", 1))
+        capacity = int(given(holds, rate))
+        period = span_of(given(every, "1s")).total_seconds()
         if period < 1 or period != int(period):
-            raise ValueError("replenishPeriod is no number of whole seconds")
+            raise ValueError(f"{every} is no number of whole seconds")
+        # A bucket that is full again within a second would never be seen empty.
+        least = rate if kind == _REDIS else rate / period
+        if rate < 1 or capacity < max(1, least) or wanted < 0:
+            raise ValueError(f"needs {rated} >= 1 and a {holds} of at least {least:g}")
+        if (style := given("refillStyle", "GREEDY").upper()) != "GREEDY":
+            raise ValueError(f"refillStyle {style}: buckets here gain their tokens evenly")
         return cls(rate, capacity, wanted, int(period))
 
     @property
@@ -102,20 +117,25 @@ class _Bucket:
 def request_rate_limiter(definition: Definition, tools: Tools) -> Filter:
     """Build the filter from its long form; Spring's arguments, and three more.
 
+    Bucket4j's arguments make the same bucket (`bucket4j-rate-limiter.capacity`, `refillTokens`,
+    `refillPeriod`), in Redis as well.
+
     `redis-rate-limiter.replenishPeriod` (1s) is the time in which the bucket gains its
     `replenishRate`. `when-redis-is-away` is `allow`, as in Spring, or `deny`: then 503. With
     `across-routes` a caller has one bucket for all routes, as in Spring Cloud Gateway before 4.2
     (its issue 2288); since then each route has its own.
 
     Raises:
-        ValueError: a rate or capacity that makes no bucket, or an unknown key resolver.
+        ValueError: a rate or capacity that makes no bucket, or an unknown resolver or limiter.
     """
     args = definition.args
     bucket, resolve = _Bucket.of(args), _resolver(args)
     status = status_of(str(args.get("statusCode", args.get("status-code", 429))))
-    deny_empty = str(args.get("deny-empty-key", args.get("denyEmptyKey", "true"))) != "false"
+    if (limiter := str(args.get("rate-limiter", _LIMITERS[0]))) not in _LIMITERS:
+        raise ValueError(f"rate-limiter {limiter} is none of {', '.join(_LIMITERS)}")
+    deny_empty = _given(args, tools, "deny-empty-key", "denyEmptyKey", "true").lower() != "false"
     empty_status = status_of(
-        str(args.get("empty-key-status-code", args.get("emptyKeyStatus", 403)))
+        _given(args, tools, "empty-key-status-code", "emptyKeyStatus", "FORBIDDEN")
     )
     away = str(args.get("when-redis-is-away", "allow"))
     if away not in {"allow", "deny"}:
@@ -148,6 +168,12 @@ def request_rate_limiter(definition: Definition, tools: Tools) -> Filter:
         return reply
 
     return apply
+
+
+def _given(args: Mapping[str, Any], tools: Tools, name: str, long: str, default: str) -> str:
+    """Read an argument of the route, else the option that Spring has for all routes."""
+    general = tools.option(f"filter.request-rate-limiter.{name}")
+    return str(args.get(name, args.get(long, general or default)))
 
 
 def _told(bucket: _Bucket, tools: Tools) -> Callable[[int], Headers]:

@@ -303,6 +303,41 @@ async def test_a_period_longer_than_a_second_is_a_bucket_that_spring_can_share()
     assert headers[b"Retry-After"] == b"6", "30 more are wanted, 5 come a second"
 
 
+async def test_a_bucket_of_bucket4j_is_one_in_redis():
+    calls = []
+
+    async def script(_script, _keys, args):
+        calls.append(args)
+        return 1, 19 * 60
+
+    four = {
+        "bucket4j-rate-limiter": {"capacity": 20, "refillTokens": 30, "refillPeriod": "1m"},
+        "key-resolver": "#{@remoteAddrKeyResolver}",
+        "rate-limiter": "#{@bucket4jRateLimiter}",
+    }
+    limited = {"name": "RequestRateLimiter", "args": four}
+    reply, _ = await through(limited, request(client="10.0.0.1"), None, tools(script))
+    assert calls == [(30, 20 * 60, 60)]
+    assert dict(reply.headers)[b"X-RateLimit-Remaining"] == b"19"
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "status"),
+    [
+        ({}, {}, 403),
+        ({"empty-key-status-code": "401"}, {}, 401),
+        ({"empty-key-status-code": "401"}, {"empty_key_status_code": "BAD_REQUEST"}, 400),
+        ({"deny-empty-key": "false"}, {}, 200),
+        ({"deny-empty-key": "false"}, {"denyEmptyKey": "true"}, 403),
+    ],
+)
+async def test_who_has_no_key_is_treated_as_the_route_or_the_estate_says(options, given, status):
+    known = {f"filter.request-rate-limiter.{name}": text for name, text in options.items()}
+    limited = limiter(key_resolver="#{@principalNameKeyResolver}", **given)
+    reply, _ = await through(limited, None, None, replace(tools(), option=known.get))
+    assert reply.status == status
+
+
 async def test_a_rate_limiter_may_deny_while_redis_is_away():
     async def script(*_):
         raise UnavailableError("Redis is away")
@@ -344,6 +379,10 @@ async def test_the_headers_of_a_limit_bear_the_names_of_the_estate(options, name
      {"name": "RequestRateLimiter", "args": {"redis-rate-limiter.replenishRate": "1",
                                              "key-resolver": "#{T(java.lang.Runtime)}"}},
      limiter(when_redis_is_away="maybe"),
+     limiter(rate_limiter="#{@ofMyOwn}"),
+     limiter(**{"bucket4j-rate-limiter.refillStyle": "INTERVALLY",
+                "bucket4j-rate-limiter.refillTokens": 1}),
+     limiter(**{"bucket4j-rate-limiter.capacity": 4, "bucket4j-rate-limiter.refillTokens": 10}),
      {"name": "RequestRateLimiter", "args": {"redis-rate-limiter.replenishRate": "1",
                                              "redis-rate-limiter.replenishPeriod": "1500ms"}}],
     ids=str,

@@ -40,7 +40,8 @@ def test_what_cannot_be_followed_is_refused_in_one_line(option, reason):
 
 
 def test_what_says_nothing_here_is_named_with_the_reason():
-    found = ignored(Properties.of({f"{PREFIX}.wiretap": True, f"{PREFIX}.compression": "true"}))
+    told = {"wiretap": True, "compression": "true", "websocket.proxy-ping": True}
+    found = ignored(Properties.of({f"{PREFIX}.{name}": value for name, value in told.items()}))
     assert found == {
         f"{PREFIX}.compression": "bodies pass as they are",
         f"{PREFIX}.wiretap": "nothing of a body is logged",
@@ -52,6 +53,12 @@ def test_a_pool_can_be_bounded_or_switched_off():
     bounded = told(**{"pool.max-life-time": "1m", "pool.max-idle-time": "5s"})
     assert (bounded.pool_life_s, bounded.pool_idle_s) == (60, 5)
     assert told(**{"pool.type": "disabled", "pool.max-life-time": "1m"}).pool_life_s == 0
+
+
+def test_an_mvc_gateways_time_limits_are_spring_boots():
+    boot = {"spring.http.client.connect-timeout": "1s", "spring.http.client.read-timeout": "3s"}
+    found = Settings.of(Properties.of({**boot, f"{PREFIX}.response-timeout": "4s"}))
+    assert (found.connect_timeout_s, found.answer_timeout_s) == (1, 4)
 
 
 def test_the_same_words_are_the_same_settings():
