@@ -293,3 +293,17 @@ def test_calls_of_two_instances_meet_one_breaker(begin, door, redis_url):
     eventually(partial(_all_are, both[1], "CLOSED"))
     for one in both:
         assert len(one.said("breakers_not_shared")) == 2, "one line a process, however long"
+
+
+def test_while_redis_is_away_probes_count_however_long_they_take():
+    """Longer than from one try to reach it to the next."""
+    process = Process("redis://127.0.0.1:1/0")
+    process.turn()
+    process.fail()
+    eventually(lambda: _is_due(process.breaker))
+    slow = process.probes()
+    assert len(slow) == RULES.permitted
+    assert [process.turn() for _ in range(3)] == [State.HALF_OPEN] * 3
+    for probe in slow:
+        probe.succeeded()
+    assert process.turn() is State.CLOSED
