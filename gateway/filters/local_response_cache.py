@@ -160,7 +160,8 @@ def local_response_cache(definition: Definition, tools: Tools) -> Filter:
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
         asked = cache_control(exchange.headers)
-        if exchange.method != "GET" or exchange.body is not None or _UNASKED & asked.keys():
+        plain = exchange.method == "GET" and exchange.body is None and exchange.tunnel is None
+        if not plain or _UNASKED & asked.keys():
             return await proceed(exchange)
         request, anew = _Request.of(exchange), "no-cache" in asked
         if not anew and (found := _look_up(cache, request)) is not None:

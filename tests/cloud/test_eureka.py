@@ -313,6 +313,7 @@ def test_view_follows_the_file_and_outlives_a_broken_one(tmp_path):
     write("a", "b")
     assert view.poll()
     assert [one.instance_id for one in view.instances("S")] == ["a", "b"]
+    assert (view.names(), view.services()) == (("S",), ("s",))
     assert not view.poll()
     path.write_text("{")
     assert not view.poll()
@@ -341,6 +342,7 @@ def test_fixed_lists_follow_the_properties():
         "https://films.example:443",
     ]
     assert view.instances("movie-service")[0].metadata == {"zone": "a"}
+    assert view.names() == ("movie-service",)
     environment.replace(properties("x", {f"{simple}[0].uri": "http://10.0.0.9:1"}))
     assert [one.host for one in view.instances("movie-service")] == ["10.0.0.9"]
 

@@ -138,8 +138,9 @@ async def test_what_must_not_be_kept_passes_untouched(service):
         ([], {"method": "HEAD"}),
         ([(b"cache-control", b"max-age=0, no-store")], {}),
         ([], {"body": Stream(Source())}),
+        ([], {"tunnel": Stream(Source())}),
     ],
-    ids=["no GET", "no-store", "a body"],
+    ids=["no GET", "no-store", "a body", "a websocket"],
 )
 async def test_a_request_may_go_around_the_cache(headers, changes):
     ask, service = answers(), Service()
