@@ -11,12 +11,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import Any, Literal
 
 import setproctitle
 import structlog
@@ -24,68 +22,18 @@ from gunicorn.arbiter import Arbiter
 from prometheus_client import multiprocess
 
 from cloud import bus
-from cloud.config import Environment, Properties, environment
-from cloud.errors import CloudError
+from cloud.config import Environment, environment
 from cloud.eureka import folder
 from cloud.peers import peers
 from cloud.refresh import refresher
+from cloud.server.chores import CHORES_END_S, meanwhile, next_pause_s, repeat
+from cloud.server.orders import ORDERS, Orders, Work, guard
 from cloud.server.settings import begin_process
 
 log = structlog.get_logger()
 
-Manner = Literal["drain", "now", "hand over"]
-Work = Callable[[Environment, Any], None]
-
-_MANNERS: dict[int, Manner] = {
-    signal.SIGTERM: "drain",
-    signal.SIGQUIT: "now",
-    signal.SIGUSR2: "hand over",
-}
-_ORDERS = frozenset({*_MANNERS, signal.SIGHUP})
-_LOOK_AROUND_S = 0.5
-_STEADY_S = 60.0
-_LONGEST_PAUSE_S = 30.0
-_CHORES_END_S = 10.0
-
 REGISTRAR = "registrar"
 PREPARE = "prepare"
-
-# What a companion is not built from, or follows by itself.
-_NO_CONCERN = ("logging.", "management.", "eureka.", "info.", "spring.cloud.", "nozie.web.")
-
-
-class Orders(threading.Event):
-    """Set when the companion must end.
-
-    Attributes:
-        manner: how: after a drain, at once, or handing its role to a successor.
-        round: set when what the companion is at must end, which then begins anew unless the
-            companion itself must end.
-    """
-
-    manner: Manner = "drain"
-    again = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.round = threading.Event()
-
-    def set(self) -> None:
-        super().set()
-        self.round.set()
-
-    def begin_round(self) -> threading.Event:
-        """Give the event of a new round."""
-        self.again, self.round = False, threading.Event()
-        if self.is_set():
-            self.round.set()
-        return self.round
-
-    def start_over(self, _properties: Properties, changed: frozenset[str]) -> None:
-        """End the round, to begin anew with other settings."""
-        if not all(key.startswith(_NO_CONCERN) for key in changed):
-            self.again = True
-            self.round.set()
 
 
 @dataclass
@@ -146,7 +94,7 @@ class Companions:
             "nozie.server.deregister-wait", timedelta(seconds=5), unit="s"
         )
         # Time for a call to Eureka that is under way, DOWN, the wait, the DELETE, and the chores.
-        self._patience = wait + timedelta(seconds=10 + _CHORES_END_S)
+        self._patience = wait + timedelta(seconds=10 + CHORES_END_S)
 
     def install(self) -> None:
         """Start all, and hook into the arbiter's loop and its way out."""
@@ -177,7 +125,7 @@ class Companions:
 
     def _bury(self, companion: Companion, now: float) -> None:
         """Note the death of a companion that should live, and when to try again."""
-        companion.pause = _pause(companion.pause, now - companion.started)
+        companion.pause = next_pause_s(companion.pause, now - companion.started)
         companion.due = now + companion.pause
         multiprocess.mark_process_dead(companion.pid)  # type: ignore[no-untyped-call]
         log.error("companion_died", companion=companion.name, restart_in_s=companion.pause)
@@ -185,7 +133,7 @@ class Companions:
     def _start(self, companion: Companion, now: float) -> None:
         # Blocked over the fork: an order that comes early waits for the child's guard, instead
         # of ending in the queue that the child inherits from the arbiter.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
         arbiter_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -208,9 +156,8 @@ class Companions:
         properties = self._environment.properties
         setproctitle.setproctitle(f"gunicorn: {companion.name} [{properties.application}]")
         orders = Orders()
-        refresh = partial(_refresh, self._environment)
-        guard = threading.Thread(target=_guard, args=(orders, arbiter_pid, refresh), daemon=True)
-        guard.start()
+        told = (orders, arbiter_pid, self._environment)
+        threading.Thread(target=guard, args=told, daemon=True).start()
         try:
             # The registrar has no spans of its own, and no need of what sends them.
             traced = companion.name != REGISTRAR or bool(self._chores)
@@ -230,53 +177,11 @@ class Companions:
             if companion.name == PREPARE:
                 companion.work(self._environment, orders)
             elif companion.name == REGISTRAR:
-                with self._at_chores():
+                with meanwhile(self._environment, self._chores):
                     companion.work(self._environment, orders)
             else:
                 self._environment.subscribe(orders.start_over)
-                self._repeat(companion.name, companion.work, orders)
-
-    def _repeat(self, name: str, work: Work, orders: Orders) -> None:
-        """Do the work; again from the start when what it was built from has changed."""
-        while True:
-            work(self._environment, orders.begin_round())
-            if orders.is_set() or not orders.again:
-                return
-            log.info("companion_starts_over", companion=name)
-
-    @contextmanager
-    def _at_chores(self) -> Iterator[None]:
-        """Do the chores meanwhile, a thread each; they end when the block does, after the lease."""
-        given = {name: Orders() for name in self._chores}
-        threads = [
-            threading.Thread(target=self._keep_at, args=(name, orders), name=name, daemon=True)
-            for name, orders in given.items()
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            for orders in given.values():
-                orders.set()
-            limit = time.monotonic() + _CHORES_END_S
-            for thread in threads:
-                thread.join(max(0.0, limit - time.monotonic()))
-
-    def _keep_at(self, name: str, orders: Orders) -> None:
-        """Do one chore until it is told to end; one that fails begins anew after a pause."""
-        self._environment.subscribe(orders.start_over)
-        while not (self._prepared.exists() or orders.wait(_LOOK_AROUND_S)):
-            pass  # what it needs of tables is not there yet, and `prepare` says why
-        pause = 0.0
-        while not orders.is_set():
-            started = time.monotonic()
-            try:
-                self._repeat(name, self._chores[name], orders)
-            except Exception:
-                pause = _pause(pause, time.monotonic() - started)
-                log.exception("companion_died", companion=name, restart_in_s=pause)
-                orders.wait(pause)
+                repeat(self._environment, companion.name, companion.work, orders)
 
     def refresh(self) -> None:
         """Have one companion load the configuration anew, for all processes."""
@@ -348,40 +253,3 @@ def alone(
         signal.signal(number, lambda *_: stop.set())
     begin_process(own, sys.argv[1])
     companions[sys.argv[1]](own, stop)
-
-
-def _pause(last: float, lived: float) -> float:
-    """Tell how long to wait before the next try, in seconds."""
-    return 0.0 if lived > _STEADY_S else min(last * 2 or 1.0, _LONGEST_PAUSE_S)
-
-
-def _refresh(environment: Environment) -> None:
-    """Refresh, in a thread of its own; the log tells how it went."""
-
-    def work() -> None:
-        try:
-            refresher(environment).refresh()
-        except CloudError as error:
-            log.error("refresh_failed", reason=str(error))  # noqa: TRY400 - says it all
-
-    threading.Thread(target=work, name="refresh", daemon=True).start()
-
-
-def _guard(orders: Orders, arbiter_pid: int, refresh: Callable[[], None]) -> None:
-    """Turn signals into orders, and end the process when it has lost its arbiter."""
-    orphaned_at: float | None = None
-    while True:
-        received = signal.sigtimedwait(_ORDERS, _LOOK_AROUND_S)
-        if received is not None and received.si_signo == signal.SIGHUP:
-            refresh()
-        elif received is not None:
-            orders.manner = _MANNERS[received.si_signo]
-            orders.set()
-        if os.getppid() == arbiter_pid:
-            continue
-        if orphaned_at is None:
-            orphaned_at = time.monotonic()
-            orders.manner = "now"
-            orders.set()
-        elif time.monotonic() - orphaned_at > _LONGEST_PAUSE_S:
-            os._exit(1)

@@ -33,7 +33,8 @@ from cloud.eureka.registrar import Registrar, back_off, check, connect, fetcher
 from cloud.eureka.registration import Registration
 from cloud.eureka.servers import ServerSettings, fetch_interval
 from cloud.peers import peers
-from cloud.server.companions import PREPARE, REGISTRAR, Orders, Work
+from cloud.server.companions import PREPARE, REGISTRAR
+from cloud.server.orders import Orders, Work
 from cloud.watch import follow
 
 log = structlog.get_logger()
