@@ -32,6 +32,7 @@ from cloud.actuator.access import Access
 from cloud.actuator.answers import V2, answer, media_type
 from cloud.actuator.caches import Cache
 from cloud.actuator.health import Check, Component, Health
+from cloud.actuator.kept import Kept
 from cloud.actuator.mappings import ROUTES
 from cloud.config import Environment, Properties
 from cloud.config.management import base_path, name_of, root_path
@@ -110,8 +111,11 @@ def install(
         if path
     )
     # For the whole application: the house's own endpoints are no rooms of ours.
+    kept_answers = Kept(environment, access)
     app.before_request(access.guard)
+    app.before_request(kept_answers.find)
     app.after_request(access.allow_origin)
+    app.after_request(kept_answers.keep)
     app.register_blueprint(rooms)
     for name, group in health.groups(environment.properties).items():
         if group.path:

@@ -121,6 +121,11 @@ class Access:
             return None
         return below[1:].partition("/")[0]
 
+    def whole(self) -> str | None:
+        """Return the id of the endpoint that is asked for as a whole, without a selector."""
+        below = request.path.removeprefix(f"{self._base}/")
+        return self.known.get(below) if below != request.path else None
+
     def exposes(self, name: str) -> bool:
         """Tell whether the endpoint of that id is there at all."""
         if name == _HEALTH:

@@ -21,6 +21,7 @@ from cloud.config import Environment
 from cloud.errors import ConfigurationError
 from cloud.stores import postgres
 from cloud.testing import bearer, properties
+from tests.waiting import eventually
 
 INSIDE = {"REMOTE_ADDR": "10.1.2.3"}
 OUTSIDE = {"REMOTE_ADDR": "203.0.113.9"}
@@ -517,6 +518,27 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+# --- answers that are kept
+
+
+def test_an_answer_is_given_again_for_as_long_as_is_set(make):
+    """Info tells for how long the process runs, so no two of its answers are alike."""
+    settings = {f"{OWN}.{name}.cache.time-to-live": "1h" for name in ("health", "info")}
+    client = make(**settings)
+    first = get(client, "/info")
+    eventually(lambda: get(client, "/info?fresh").data != first.data)
+    eventually(lambda: get(client, "/info", **bearer(7)).data != first.data)
+    assert get(client, "/info").data == first.data
+    other = get(client, "/info", Accept="application/json")
+    assert (other.content_type, other.data != first.data) == ("application/json", True)
+    assert get(client, "/info", OUTSIDE).status_code == 403
+    assert "components" in get(client, "/health").json
+    assert "components" not in get(client, "/health", OUTSIDE).json
+    assert get(client, "/health/db").json["status"] == "UP"
+    plain = make()
+    eventually(lambda: get(plain, "/info").data != get(plain, "/info").data)
 
 
 # --- threads and mappings
