@@ -55,6 +55,14 @@ def test_what_cannot_be_used_changes_nothing(start, served):
     said = answer.json()["message"]
     assert said.startswith(f"{house.name}: fresh.limit is below 1 (from ")
     assert f"{house.name}.yml" in said
+    # Of a breaker that no process has made so far.
+    key = "resilience4j.circuitbreaker.instances.nobodys.sliding-window-size"
+    house.write({"fresh.greeting": "two", "fresh.limit": 5, key: "many"})
+    answer = house.post("/refresh")
+    said = answer.json()["message"]
+    assert answer.status_code == 500
+    assert said.startswith(f"{house.name}: {key} is not a whole number (from ")
+    assert f"{house.name}.yml" in said
     assert house.everywhere("greeting", "one")
     assert house.everywhere("limit", 5)
 
