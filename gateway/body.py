@@ -21,14 +21,27 @@ async def read(body: bytes | Stream, most: int) -> bytes | Stream:
     return await reader.read
 
 
-class _Reader:
-    """Reads an answer's body, as far as it is small enough; what is larger flows on.
+class _Between:
+    """The sink of the upstream's stream, and the source of the one that flows on."""
 
-    It is the sink of the upstream's stream, and the source of the one that flows on.
-    """
+    def __init__(self, inner: Stream) -> None:
+        self._inner = inner
+
+    def pause_reading(self) -> None:
+        self._inner.pause()
+
+    def resume_reading(self) -> None:
+        self._inner.resume()
+
+    def abandon(self) -> None:
+        self._inner.cancel()
+
+
+class _Reader(_Between):
+    """Reads an answer's body, as far as it is small enough; what is larger flows on."""
 
     def __init__(self, inner: Stream, most: int) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._most = most
         self._chunks: list[bytes] = []
         self._held = 0
@@ -63,26 +76,17 @@ class _Reader:
         if not self.read.done():
             self.read.set_result(what)
 
-    def pause_reading(self) -> None:
-        self._inner.pause()
-
-    def resume_reading(self) -> None:
-        self._inner.resume()
-
-    def abandon(self) -> None:
-        self._inner.cancel()
-
 
 def copied(body: Stream, most: int, arrived: Callable[[bytes], None]) -> Stream:
     """Let a body flow on as it comes; tell it once it was here whole, if that is not too much."""
     return _Copy(body, most, arrived).onward
 
 
-class _Copy:
-    """Remembers what flows through it: the sink of one stream, and the source of the next."""
+class _Copy(_Between):
+    """Remembers what flows through it."""
 
     def __init__(self, inner: Stream, most: int, arrived: Callable[[bytes], None]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._left = most
         self._arrived = arrived
         self._chunks: list[bytes] | None = []
@@ -104,12 +108,3 @@ class _Copy:
 
     def abort(self, error: Exception) -> None:
         self.onward.fail(error)
-
-    def pause_reading(self) -> None:
-        self._inner.pause()
-
-    def resume_reading(self) -> None:
-        self._inner.resume()
-
-    def abandon(self) -> None:
-        self._inner.cancel()
