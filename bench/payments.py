@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -53,6 +53,7 @@ _CARDS: Final = {
 _FINAL: Final = frozenset({HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.PAYMENT_REQUIRED})
 _LATER: Final = frozenset({NO_ANSWER, 409, 502, 503, 504})
 _TOLERATED: Final = frozenset({502, 503, 504})
+_FAULTS: Final = "answers 5xx but 502, 503, 504, or none"
 _DELAY: Final = 0.3
 _AGAIN_S: Final = 2
 _SETTINGS: Final = {
@@ -263,19 +264,18 @@ def _run(given: argparse.Namespace) -> int:
         promises = ledger.judge(estate, tap.heard, market.answers)
         promises += [ledger.Promise(f"still waiting: {what}", n, 0) for what, n in left.items()]
         promises += [ledger.Promise(f"unexpected: {what}", n, 0) for what, n in market.odd.items()]
-        bad = {
-            status: count
-            for status, count in client.statuses.items()
-            if status == NO_ANSWER or (status >= HTTPStatus.INTERNAL_SERVER_ERROR)
-        }
-        others = sum(count for status, count in bad.items() if status not in _TOLERATED)
-        promises.append(ledger.Promise("answers 5xx but 502, 503, 504, or none", others, 0))
+        promises.append(ledger.Promise(_FAULTS, _faults(client.statuses), 0))
     say(_report(given, market, tap, storm, client, took))
     say("| promise | is | ought | |\n|---|---|---|---|")
     say("\n".join(map(str, promises)))
     for failure in crowd.failures[:3]:
         say(f"failed: {failure!r}")
     return 0 if all(one.kept for one in promises) and not crowd.failures else 1
+
+
+def _faults(statuses: Mapping[int, int]) -> int:
+    bad = (each for each in statuses if each == NO_ANSWER or each >= 500)  # noqa: PLR2004 - of HTTP
+    return sum(statuses[each] for each in bad if each not in _TOLERATED)
 
 
 def _watch(crowd: Crowd, market: Market, storm: Storm, given: argparse.Namespace) -> None:
