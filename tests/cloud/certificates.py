@@ -1,5 +1,6 @@
 """An authority of a test's own, and what it issues, in the files that clients and servers read."""
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -80,6 +81,13 @@ class Authority:
             + issued.public_bytes(_PEM)
         )
         return str(file)
+
+    def guard(self, *, asks: bool = True) -> ssl.SSLContext:
+        """Make the context of a server of ours, which `asks` for a certificate of ours, or not."""
+        guard = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.trust_pem())
+        guard.verify_mode = ssl.CERT_REQUIRED if asks else ssl.CERT_NONE
+        guard.load_cert_chain(self.key_pem("server"))
+        return guard
 
     def _issue(self, holder: str) -> tuple[Key, x509.Certificate]:
         key = ec.generate_private_key(ec.SECP256R1())

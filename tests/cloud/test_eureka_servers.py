@@ -2,7 +2,6 @@
 
 import base64
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +20,8 @@ from tests.cloud.front import Front
 from tests.waiting import eventually
 
 ZONE = "eureka.client.service-url"
+TWO_ZONES = {f"{ZONE}.east": "http://a/e", f"{ZONE}.west": "http://b/e"}
+TLS, PROXY = "eureka.client.tls", "eureka.client.proxy"
 
 
 @pytest.fixture
@@ -41,26 +42,14 @@ def front(eureka_url) -> Iterator[Callable[..., Front]]:
     [
         pytest.param({}, [["localhost"]], id="Spring's default"),
         pytest.param({f"{ZONE}.defaultZone": "http://a/e, http://b/e/"}, [["a", "b"]], id="one"),
+        pytest.param(TWO_ZONES, [["a"], ["b"]], id="the first zone is ours"),
         pytest.param(
-            {f"{ZONE}.east": "http://a/e", f"{ZONE}.west": "http://b/e"},
-            [["a"], ["b"]],
-            id="the first zone is ours",
-        ),
-        pytest.param(
-            {
-                f"{ZONE}.east": "http://a/e",
-                f"{ZONE}.west": "http://b/e",
-                "eureka.instance.metadata-map.zone": "West",
-            },
+            {**TWO_ZONES, "eureka.instance.metadata-map.zone": "West"},
             [["b"], ["a"]],
             id="metadata says which is",
         ),
         pytest.param(
-            {
-                f"{ZONE}.east": "http://a/e",
-                f"{ZONE}.west": "http://b/e",
-                "eureka.client.prefer-same-zone-eureka": "false",
-            },
+            {**TWO_ZONES, "eureka.client.prefer-same-zone-eureka": "false"},
             [["b"], ["a"]],
             id="rather another",
         ),
@@ -170,19 +159,21 @@ def test_user_and_password_of_the_address(front, app):
         Voice(settings(app, before.url)).server.applications()
 
 
+def trusting(ours: Authority) -> dict[str, str]:
+    return {
+        f"{TLS}.enabled": "true",
+        f"{TLS}.trust-store": ours.trust_store("secret"),
+        f"{TLS}.trust-store-password": "secret",
+    }
+
+
 @pytest.mark.estate
 def test_a_certificate_is_shown_and_only_ours_is_trusted(front, app, tmp_path):
     ours = Authority(tmp_path, "ours")
-    guard = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours.trust_pem())
-    guard.verify_mode = ssl.CERT_REQUIRED
-    guard.load_cert_chain(ours.key_pem("server"))
-    before = front(guard=guard)
-    tls = {
-        "eureka.client.tls.enabled": "true",
-        "eureka.client.tls.trust-store": ours.trust_store("secret"),
-        "eureka.client.tls.trust-store-password": "secret",
-        "eureka.client.tls.key-store": ours.key_store("client", "secret"),
-        "eureka.client.tls.key-store-password": "secret",
+    before = front(guard=ours.guard())
+    tls = trusting(ours) | {
+        f"{TLS}.key-store": ours.key_store("client", "secret"),
+        f"{TLS}.key-store-password": "secret",
     }
     voice = Voice(settings(app, before.url, **tls))
     voice.registrar.announce("UP")
@@ -193,9 +184,6 @@ def test_a_certificate_is_shown_and_only_ours_is_trusted(front, app, tmp_path):
             Voice(settings(app, before.url, **some)).registrar.announce("UP")
 
 
-PROXY = "eureka.client.proxy"
-
-
 @pytest.mark.estate
 @pytest.mark.parametrize("guarded", [False, True], ids=["http", "https, by CONNECT"])
 def test_a_proxy_stands_between(front, app, tmp_path, guarded):
@@ -204,14 +192,7 @@ def test_a_proxy_stands_between(front, app, tmp_path, guarded):
     url = between.url.replace(f":{between.port}", ":9")  # its requests go on to the real server
     if guarded:
         ours = Authority(tmp_path, "ours")
-        guard = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        guard.load_cert_chain(ours.key_pem("server"))
-        url = front(guard=guard).url
-        tls = {
-            "eureka.client.tls.enabled": "true",
-            "eureka.client.tls.trust-store": ours.trust_store("secret"),
-            "eureka.client.tls.trust-store-password": "secret",
-        }
+        url, tls = front(guard=ours.guard(asks=False)).url, trusting(ours)
     proxy = {
         f"{PROXY}-host": "127.0.0.1",
         f"{PROXY}-port": str(between.port),
@@ -291,7 +272,6 @@ def test_what_cannot_be_used_is_named_not_shown(key, value):
 def test_a_store_that_is_none_stops_the_start(tmp_path):
     file = tmp_path / "trust.p12"
     file.write_bytes(b"no store")
-    prefix = "eureka.client.tls"
-    given = {f"{prefix}.enabled": "true", f"{prefix}.trust-store": str(file)}
+    given = {f"{TLS}.enabled": "true", f"{TLS}.trust-store": str(file)}
     with pytest.raises(ConfigurationError, match=r"eureka\.client\.tls\.trust-store"):
         connect(properties("x", given), "")

@@ -42,10 +42,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def url(ours: Authority) -> Iterator[str]:
     """A server of our authority, which wants to see a certificate of it too."""
-    guard = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours.trust_pem())
-    guard.verify_mode = ssl.CERT_REQUIRED
-    guard.load_cert_chain(ours.key_pem("server"))
-    with closing(Serving(Greeter, guard=guard)) as server:
+    with closing(Serving(Greeter, guard=ours.guard())) as server:
         yield f"{server.url}/"
 
 

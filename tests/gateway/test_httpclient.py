@@ -82,12 +82,8 @@ class _Service(Handler):
 @pytest.fixture
 def careful(authority: Authority) -> Iterator[int]:
     """A service that speaks to nobody without a certificate; its port."""
-    guard = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    guard.load_cert_chain(authority.key_pem("service"))
-    guard.load_verify_locations(authority.trust_pem())
-    guard.verify_mode = ssl.CERT_REQUIRED
     _Service.connections.clear()
-    with closing(Serving(_Service, guard=guard)) as service:
+    with closing(Serving(_Service, guard=authority.guard())) as service:
         yield service.port
 
 
