@@ -1,5 +1,6 @@
 """Where the management endpoints are: for who serves them, and for who tells others of them."""
 
+from collections.abc import Collection
 from typing import Final
 
 from cloud.config.properties import Properties
@@ -48,6 +49,17 @@ def ensure_own_port_usable(properties: Properties) -> None:
         raise properties.wrong(
             f"{_SERVER}.ssl.{min(given)}", "has no effect: that port speaks what server.port speaks"
         )
+
+
+def ensure_own_port_is_open(properties: Properties, ports: Collection[int]) -> None:
+    """Refuse to go on without it: who asks gunicorn for addresses himself (`-b`) may forget it.
+
+    Raises:
+        ConfigurationError: it is not among the ports that are listened on.
+    """
+    port = own_port(properties)
+    if port is not None and port > 0 and port not in ports:
+        raise properties.wrong(_PORT, "is not among the ports that gunicorn was told to bind")
 
 
 def root_path(properties: Properties) -> str:

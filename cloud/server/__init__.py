@@ -15,6 +15,7 @@ from gunicorn.workers.base import Worker
 from prometheus_client import multiprocess
 
 from cloud.config import environment
+from cloud.config.management import ensure_own_port_is_open
 from cloud.peers import peers
 from cloud.refresh import refresher
 from cloud.server.companions import Companions
@@ -52,8 +53,10 @@ def when_ready(arbiter: Arbiter) -> None:
     # pages, and they stay shared between all processes of the instance.
     gc.collect()
     gc.freeze()
-    port = arbiter.LISTENERS[0].sock.getsockname()[1]
-    companions = Companions(arbiter, ENVIRONMENT, *companions_of(str(HOUSE), ENVIRONMENT, port))
+    ports = [listener.sock.getsockname()[1] for listener in arbiter.LISTENERS]
+    ensure_own_port_is_open(ENVIRONMENT.properties, ports)
+    works, chores = companions_of(str(HOUSE), ENVIRONMENT, ports[0])
+    companions = Companions(arbiter, ENVIRONMENT, works, chores)
     companions.install()
     COMPANIONS.append(companions)
 

@@ -123,6 +123,14 @@ def test_what_has_no_effect_is_refused(given, text):
         management.ensure_own_port_usable(properties("sample", given))
 
 
+def test_a_port_that_nobody_listens_on_is_refused():
+    given = properties("sample", {PORT: "9090"})
+    management.ensure_own_port_is_open(given, [8080, 9090])
+    with pytest.raises(ConfigurationError, match="is not among the ports"):
+        management.ensure_own_port_is_open(given, [8080])
+    management.ensure_own_port_is_open(properties("sample", {PORT: "-1"}), [8080])
+
+
 def test_tls_that_is_off_everywhere_needs_no_word():
     given = {PORT: "9090", "management.server.ssl.enabled": "false"}
     management.ensure_own_port_usable(Properties.of(given))
