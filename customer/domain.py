@@ -76,10 +76,6 @@ class Period:
         """Return how much of it has not passed yet."""
         return max(timedelta(), self.ends_at - max(self.starts_at, now))
 
-    def earlier(self, by: timedelta) -> "Period":
-        """Move it towards the past."""
-        return Period(self.starts_at - by, self.ends_at - by)
-
 
 @dataclass(frozen=True, slots=True)
 class Membership:

@@ -8,7 +8,6 @@ from typing import Final, NewType
 
 from cloud.errors import (
     ConflictError,
-    DeclinedError,
     DeniedError,
     InvalidError,
     NotConfiguredError,
@@ -52,10 +51,6 @@ class PriceError(InvalidError):
 
 class ForgedEventError(InvalidError):
     """A provider's event that we do not believe, or that contradicts our record."""
-
-
-class ChargeError(DeclinedError):
-    """The provider declined; the text is its reason."""
 
 
 class AlreadyBoughtError(ConflictError):

@@ -186,11 +186,6 @@ class CircuitBreaker:
         return self.numbers().calls
 
     @property
-    def slow_calls(self) -> int:
-        """Return the slow calls in the window."""
-        return self.numbers().slow
-
-    @property
     def failure_rate(self) -> float:
         """Return percent, -1 below the minimum number of calls."""
         return self.numbers().failure_rate
