@@ -5,7 +5,6 @@ from functools import partial
 from threading import Event
 
 import structlog
-
 from sqlalchemy import Engine
 
 from cloud import client
