@@ -65,10 +65,11 @@ def main(given: argparse.Namespace) -> int:
     with _gateway(given.at) as url:
         say(terminal.machine())
         client = Client(urlsplit(url).netloc)
-        for service in given.services:
+        for service in sorted(given.services, key=_SERVICES.index):
             document = FOLDER / f"{service}.json"
             document.write_text(json.dumps(_document(client, service)))
             for role in given.roles:
+                client.leave()  # the gateway has ended a connection that rested so long
                 token = _token(client, role, f"{service}{given.seed}")
                 failed += _ask(given, url, document, role, token) != 0
     say(f"{failed} runs found something" if failed else "nothing was found")
