@@ -14,8 +14,10 @@ from cloud.config import Environment, Properties
 from cloud.stores import postgres
 from cloud.testing import SECRET, properties
 from deploy.local import probes
+from payment.app import create_app
 from payment.deps import Deps
 from payment.domain import Outcome, Status, TransactionId, Verdict
+from tests.contract.client import CheckedClient, checked
 from tests.payment.desk import Desk, stripe_mock
 from tests.ports import free_port
 from tests.serving import Serving
@@ -191,3 +193,13 @@ def changed(settings: Properties, **values: str) -> Environment:
 @pytest.fixture
 def environment(settings: Properties, engine: Any) -> Environment:
     return Environment(settings)
+
+
+@pytest.fixture
+def app(environment: Environment) -> Flask:
+    return create_app(environment)
+
+
+@pytest.fixture
+def client(app: Flask) -> CheckedClient:
+    return checked(app, "payment")

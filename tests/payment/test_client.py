@@ -16,11 +16,6 @@ CHECKOUT = {"userId": "7", "movieId": "rented", "amount": 4.99}
 
 
 @pytest.fixture
-def app(environment):
-    return create_app(environment)
-
-
-@pytest.fixture
 def client(app):
     return checked(app, "payment", holds_requests=False)
 

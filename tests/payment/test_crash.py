@@ -11,8 +11,6 @@ import pytest
 from cloud.clock import utc_now
 from cloud.testing import bearer
 from payment import service, worker
-from payment.app import create_app
-from tests.contract.client import checked
 from tests.payment.conftest import changed
 from tests.payment.crash import CHARGE, CREATE
 from tests.waiting import eventually
@@ -23,16 +21,6 @@ pytestmark = pytest.mark.estate
 @pytest.fixture
 def environment(settings, engine):
     return changed(settings, nozie__payment__claim_lease="100ms")
-
-
-@pytest.fixture
-def app(environment):
-    return create_app(environment)
-
-
-@pytest.fixture
-def client(app):
-    return checked(app, "payment")
 
 
 def killed(environment, point, operation):

@@ -2,26 +2,14 @@ import pytest
 import sqlalchemy as sa
 
 from cloud.testing import bearer
-from payment.app import create_app
 from payment.domain import Intent, TransactionId
 from payment.store import SqlTransactions
-from tests.contract.client import checked
 from tests.payment.conftest import succeed
 
 pytestmark = pytest.mark.estate
 
 LIBRARY = "/purchases/users/7/purchases"
 TRANSACTIONS = "/purchases/users/7/transactions"
-
-
-@pytest.fixture
-def app(environment):
-    return create_app(environment)
-
-
-@pytest.fixture
-def client(app):
-    return checked(app, "payment")
 
 
 def bought(app, movie="rented", user=7, customer=1):

@@ -14,11 +14,6 @@ CREATE = "/api/payments/create"
 
 
 @pytest.fixture
-def app(environment):
-    return create_app(environment)
-
-
-@pytest.fixture
 def client(app):
     return app.test_client()
 

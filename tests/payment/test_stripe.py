@@ -37,16 +37,6 @@ def environment(settings, engine, desk):
     )
 
 
-@pytest.fixture
-def app(environment):
-    return create_app(environment)
-
-
-@pytest.fixture
-def client(app):
-    return checked(app, "payment")
-
-
 def started(client, **change):
     answer = client.post(CREATE, json=BODY | change, headers=bearer())
     assert answer.status_code == 201, answer.json

@@ -29,16 +29,6 @@ def environment(settings, engine):
 
 
 @pytest.fixture
-def app(environment):
-    return create_app(environment)
-
-
-@pytest.fixture
-def client(app):
-    return checked(app, "payment")
-
-
-@pytest.fixture
 def made(client):
     """A pending payment: its id and its intent."""
     body = {"customerId": 1, "movieId": "rented", "amount": 4.99}

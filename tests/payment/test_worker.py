@@ -7,6 +7,7 @@ from datetime import timedelta
 import pika
 import pytest
 
+from cloud import schedule
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.testing import bearer, properties
@@ -87,6 +88,8 @@ def test_the_broker_may_be_away(client, environment, channel):
     made = pay(client)
     with running(environment, worker.clerk):
         eventually(lambda: status(client, made), "succeeded")
+    # What operators see of it, at /actuator/scheduledtasks.
+    assert {"payment.worker.purge", "payment.service.settling.reconcile"} <= set(schedule.tasks)
     listen_as_a_jvm_neighbour(channel)
     with running(environment, worker.relay):
         queue = "payment.notification.queue"
