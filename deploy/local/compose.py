@@ -1,6 +1,7 @@
 """The estate as containers, where a Docker engine answers: the same verbs over compose.yaml."""
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
         "ops-down": ("--profile", "ops", "stop", *pages, "logstash"),
         "down": ("--profile", "ops", "down", "--remove-orphans"),
         "clean": ("--profile", "ops", "down", "--remove-orphans", "--volumes"),
-        "status": ("ps", *(("--format", "json") if arguments.json else ())),
+        "status": ("ps", "--all"),
         "logs": ("logs", "--tail", "100", *names),
         "restart": ("restart", *names),
         "stop": ("stop", *names),
@@ -58,9 +59,15 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     verb = arguments.command
     if verb == "journey":
         return journey.run(site.url("gateway"), say, as_json=arguments.json)
-    code = _compose(site, *verbs[verb])
+    if verb == "status" and arguments.json:
+        states = _states(site)
+        say(json.dumps(states))
+        return _told(states)
+    code = _compose(site, *verbs[verb]).returncode
     if code:
         return code
+    if verb == "status":
+        return _told(_states(site))
     for name in _PAGES.get(verb, ()):
         say(f"  {name:<16}{site.url(name)}/")
     if verb == "up" and arguments.journey:
@@ -69,7 +76,27 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     return 0
 
 
-def _compose(site: Site, *words: str) -> int:
+def _states(site: Site) -> dict[str, str]:
+    """Tell the state of what the estate consists of, `ready` where it can be used."""
+    asked = [
+        _compose(site, *words, quiet=True).stdout
+        for words in (("config", "--services"), ("ps", "--all", "--format", "json"))
+    ]
+    found = {row["Service"]: row for row in map(json.loads, asked[1].splitlines())}
+    return {name: _state(found.get(name, {})) for name in sorted(asked[0].split())}
+
+
+def _state(row: Mapping[str, str]) -> str:
+    state = row.get("Health") or row.get("State", "stopped")
+    return "ready" if state in {"healthy", "running"} else state
+
+
+def _told(states: Mapping[str, str]) -> int:
+    """Give the exit code: 0 only when the whole estate is ready, as for local processes."""
+    return 0 if states and set(states.values()) == {"ready"} else 1
+
+
+def _compose(site: Site, *words: str, quiet: bool = False) -> "subprocess.CompletedProcess[str]":
     """Run docker compose with the estate's secrets and ports as variables of compose.yaml."""
     site.folder.mkdir(parents=True, exist_ok=True)
     given = os.environ  # noqa: TID251 - the engine's own settings are passed on as they are
@@ -85,7 +112,13 @@ def _compose(site: Site, *words: str) -> int:
     }
     command = ("docker", "compose", "--file", str(CHECKOUT / "compose.yaml"), *words)
     environment = {**secrets, **given, **ports}
-    return subprocess.run(command, env=environment, check=False).returncode  # noqa: S603
+    return subprocess.run(  # noqa: S603
+        command,
+        env=environment,
+        stdout=subprocess.PIPE if quiet else None,
+        text=True,
+        check=False,
+    )
 
 
 def _answers(*command: str) -> bool:
