@@ -34,6 +34,7 @@ _MOST_PIPELINED = 32
 # What framing may cost beside the body itself: chunk extensions and trailers go nowhere.
 _MOST_OVERHEAD = 16 * 1024
 _PER_CHUNK = 32
+_LARGE = 16 * 1024
 _LINGER_S = 2.0
 _FIRST_S = 1.0
 # A body may be slow, but not for ever: this rate holds over the whole of it.
@@ -368,9 +369,12 @@ class Connection(asyncio.Protocol):
         parts.append(b"\r\n")
         self._status = reply.status
         if bodiless or whole is not None:
-            if not bodiless and whole:
-                parts.append(whole)
-            self._transport.write(b"".join(parts))
+            if bodiless or not whole:
+                self._transport.write(b"".join(parts))
+            elif len(whole) > _LARGE:
+                self._transport.writelines((b"".join(parts), whole))  # without a copy of it
+            else:
+                self._transport.write(b"".join((*parts, whole)))
             reply.discard()
             self._done()
             return

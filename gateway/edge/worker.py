@@ -1,6 +1,7 @@
 """The gunicorn worker: uvloop in place of threads, gunicorn for processes and signals."""
 
 import asyncio
+import ctypes
 import errno
 import os
 import random
@@ -48,6 +49,12 @@ _LEARN_S = 0.2
 _SETTLED_S = 0.5
 _RANDOM_BITS = 56
 _RETRY_ACCEPT_S = 0.2
+_AT_ONCE = 16
+# Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT = 2 * 1024 * 1024
+_HAND_OVER_S = 5.0
+_LOOK_S = 0.02
 _ASIDE_S = 0.002
 _ASIDE_TIMES = 4
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -204,34 +211,43 @@ class Edge:
     # --- life
 
     def listen(self, sock: socket.socket, *, compat: bool = False) -> None:
-        """Accept from a listening socket, one connection a turn, whichever worker holds fewest."""
+        """Accept from a listening socket, some a turn, whichever worker holds fewest."""
         sock.setblocking(False)  # noqa: FBT003 - its only parameter
         self._listeners.append(sock)
         self.loop.add_reader(sock, self._accept, sock, compat)
 
     def _accept(self, sock: socket.socket, compat: bool) -> None:  # noqa: FBT001 - a callback
+        # Several a turn: under load a turn is long, and whoever waits here waits for many.
+        for _ in range(_AT_ONCE):
+            if not self._accept_one(sock, compat):
+                return
+
+    def _accept_one(self, sock: socket.socket, compat: bool) -> bool:  # noqa: FBT001
+        """Accept a connection; False when there is none, or another worker should have it."""
         holds = len(self.connections) + self._arriving
         if self._asides < _ASIDE_TIMES and not self._crew.has_turn(holds):
             # For a moment only: the one whose turn it is may be busy, or about to end.
             self._asides += 1
             self._pause(_ASIDE_S, sock, compat)
-            return
+            return False
         self._asides = 0
         try:
             client, _ = sock.accept()
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-            return
+            return False
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             # Out of descriptors: serve those who are here, and look again shortly.
             self._pause(_RETRY_ACCEPT_S, sock, compat)
-            return
+            return False
         tune(client)
         self._served += 1
+        self._arriving += 1
         self._crew.tell(holds + 1)
         factory: Callable[[], Connection] = lambda: Connection(self, compat=compat)  # noqa: E731
         self._spawn(self._connect(client, factory))
+        return True
 
     def _pause(self, seconds: float, sock: socket.socket, compat: bool) -> None:  # noqa: FBT001
         """Leave a listening socket to others for a while."""
@@ -243,7 +259,6 @@ class Edge:
             self.loop.add_reader(sock, self._accept, sock, compat)
 
     async def _connect(self, client: socket.socket, factory: Callable[[], Connection]) -> None:
-        self._arriving += 1
         try:
             await self.loop.connect_accepted_socket(
                 factory,
@@ -333,6 +348,10 @@ class EdgeWorker(Worker):
     # The arbiter loads this class before it forks.
     crew: ClassVar = Crew()
 
+    def __init__(self, age: int, *rest: Any) -> None:
+        super().__init__(age, *rest)
+        self.crew.expect(age)
+
     def init_signals(self) -> None:
         """Leave the signals to the loop; only those of gunicorn's own bookkeeping are set here."""
         for number in self.SIGNALS:
@@ -342,6 +361,7 @@ class EdgeWorker(Worker):
 
     def run(self) -> None:
         """Serve until told to stop; the arbiter's `graceful_timeout` bounds the end."""
+        _keep_memory()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve())
 
@@ -354,9 +374,9 @@ class EdgeWorker(Worker):
         application = cast("Application", self.wsgi)
         environment: Environment = application.extensions["environment"]
         edge = Edge(application.wsgi_app, environment, self.cfg.workers, self.crew)
-        self.crew.join(self.age)
         edge.start()
         await edge.settled()
+        self.crew.join(self.age)
         for listener in self.sockets:
             edge.listen(_plain(listener))
         port = edge.settings.compat_port
@@ -366,11 +386,32 @@ class EdgeWorker(Worker):
         while not stopped.is_set() and self.ppid == _parent() and edge.served < self.max_requests:
             self.notify()
             await _within(stopped, 1.0)
+        if stopped.is_set():
+            await self._hand_over()
         edge.stop_accepting()
         drain = asyncio.create_task(edge.drain(self.cfg.graceful_timeout))
         while not drain.done():
             self.notify()
             await asyncio.wait([drain], timeout=1.0)
+
+    async def _hand_over(self) -> None:
+        """On a reload go on until one of those who take over accepts: nobody has to wait for it."""
+        until = time.monotonic() + _HAND_OVER_S
+        while self.crew.awaits_younger(self.age) and time.monotonic() < until:
+            self.notify()
+            await asyncio.sleep(_LOOK_S)
+
+
+def _keep_memory() -> None:
+    """Let glibc keep some freed memory, and take large pieces from it, too.
+
+    By default it gives back to the kernel what a body of 100 KiB was in, and fetches it again for
+    the next one: page by page, which costs far more than to copy the body.
+    """
+    with suppress(AttributeError, OSError):  # not glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

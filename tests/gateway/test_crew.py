@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.edge.crew import Crew
 from tests.gateway.conftest import Gateway
 from tests.waiting import eventually
 
 READY = b"GET /actuator/health/liveness HTTP/1.1\r\nHost: x\r\n\r\n"
+ONCE = READY.replace(b"x\r\n", b"x\r\nConnection: close\r\n")
 
 
 @pytest.fixture
@@ -93,3 +96,37 @@ def test_a_worker_that_hangs_holds_up_no_connection(gateway, held):
     finally:
         os.kill(hanging, signal.SIGCONT)
     assert sum(shares(gateway)) == before + 20
+
+
+def test_who_ends_waits_only_for_a_younger_one_that_does_not_serve_yet():
+    crew = Crew()
+    crew.expect(1)
+    crew.join(1)
+    assert not crew.awaits_younger(1), "nobody takes over: the whole instance ends"
+    crew.expect(2)
+    crew.expect(3)
+    assert crew.awaits_younger(1)
+    crew.join(2)
+    assert not crew.awaits_younger(1)
+    assert crew.awaits_younger(2)
+
+
+def test_a_reload_leaves_nobody_waiting_for_those_who_take_over():
+    """A Redis that says nothing makes them slow to start; then they are held up for good."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        redis = {"host": "127.0.0.1", "port": mute.getsockname()[1]}
+        gateway = Gateway({f"spring.data.redis.{key}": redis[key] for key in redis}, workers=1)
+        try:
+            (old,) = gateway.workers()
+            gateway.process.send_signal(signal.SIGHUP)
+            (young,) = eventually(lambda: set(gateway.workers()) - {old})
+            os.kill(young, signal.SIGSTOP)
+            try:
+                assert b" 200 " in gateway.say(ONCE)
+                assert old in gateway.workers()
+            finally:
+                os.kill(young, signal.SIGCONT)
+            eventually(lambda: gateway.workers() == [young])
+            assert b" 200 " in gateway.say(ONCE)
+        finally:
+            gateway.stop()
