@@ -51,7 +51,7 @@ _ORDER: Final = ("DOWN", "OUT_OF_SERVICE", "UP", "UNKNOWN")
 
 def install(rooms: Blueprint, environment: Environment) -> Mapping[str, str]:
     """Add the endpoints, and keep the instance's breakers over a change of configuration."""
-    breaker.follow(environment)
+    peers(environment).at_begin(breaker.follow(environment).wake)
     endpoint = _Endpoint(environment)
     if environment.properties.boolean(ENABLED, default=False):
         _share(environment)

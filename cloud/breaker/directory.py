@@ -16,11 +16,13 @@ class _Family:
 
     Attributes:
         placed: what an operator put a breaker into; one that is made later begins in it.
+        awake: its waits end by the clock, which takes threads; before a fork none may be there.
     """
 
     made: dict[str, CircuitBreaker] = field(default_factory=dict)
     placed: dict[str, State] = field(default_factory=dict)
     sharing: Sharing | None = None
+    awake: bool = True
 
 
 _families: weakref.WeakKeyDictionary[Properties, _Family] = weakref.WeakKeyDictionary()
@@ -54,6 +56,8 @@ class Breakers:
             found = family.made.setdefault(name, fresh)
             if found is fresh and name in family.placed:
                 found.transition(family.placed[name], told=False)
+            elif found is fresh and family.awake:
+                found.look_when_due()
         return found
 
     def find(self, name: str) -> CircuitBreaker | None:
@@ -68,6 +72,15 @@ class Breakers:
         self._family.placed[name] = state
         if found := self.find(name):
             found.transition(state, told=told)
+
+    def wake(self) -> None:
+        """Have the waits of breakers that began in one, before this process did, end by the clock.
+
+        It is for each process of an instance to do; until then those of `follow` rest.
+        """
+        self._family.awake = True
+        for breaker in self:
+            breaker.look_when_due()
 
     def share(self, sharing: Sharing) -> None:
         """Let `sharing` have a say in all of them, also in those to come."""
@@ -85,7 +98,8 @@ def follow(environment: Environment) -> Breakers:
         ConfigurationError: key, source and reason.
     """
     breakers = Breakers(environment.properties)
-    _followed[environment] = breakers._family  # noqa: SLF001 - of the same room
+    _followed[environment] = family = breakers._family  # noqa: SLF001 - of the same room
+    family.awake = False
 
     def ensure(properties: Properties) -> None:
         CircuitBreakerSettings.check(properties)

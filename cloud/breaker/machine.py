@@ -482,7 +482,7 @@ class CircuitBreaker:
             self._events = Events(settings.events, self._events.held)
             if self._state is State.CLOSED:
                 self._settle(State.CLOSED, self._now())
-        self._look_when_due()
+        self.look_when_due()
 
     def open(self) -> None:
         self.transition(State.OPEN)
@@ -548,12 +548,12 @@ class CircuitBreaker:
                 before, state = self._changes.popleft()
             except IndexError:  # another thread tells it
                 return
-            self._look_when_due()
+            self.look_when_due()
             log.warning("breaker_changed", breaker=self.name, before=before.name, state=state.name)
             for listener in self._listeners:
                 self._safely(listener.state_change, before, state)
 
-    def _look_when_due(self) -> None:
+    def look_when_due(self) -> None:
         """Have this state end when its time is over, where that needs no call."""
         until, waits = self._until, self._state is State.OPEN and not self.settings.automatic
         if until is None or waits:

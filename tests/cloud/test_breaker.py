@@ -482,6 +482,34 @@ def test_a_wait_that_a_refresh_makes_automatic_ends_by_itself():
     assert over.wait(10)
 
 
+def test_one_that_begins_open_waits_by_the_clock_of_the_process_that_has_it():
+    """Made before a fork it rests, since a thread would not come along; `wake` is for after it."""
+    instance = "resilience4j.circuitbreaker.instances.it"
+    given = {
+        f"{instance}.initial-state": "OPEN",
+        f"{instance}.wait-duration-in-open-state": "50ms",
+        f"{instance}.automatic-transition-from-open-to-half-open-enabled": "true",
+    }
+    breakers = follow(Environment(properties("x", given)))
+    before = set(threading.enumerate())
+    breaker, over = breakers.get("it"), threading.Event()
+    assert not set(threading.enumerate()) - before
+
+    class Ear(CircuitBreakerListener):
+        def state_change(self, _breaker, _before, after):
+            assert after is State.HALF_OPEN
+            over.set()
+
+    breaker.add_listener(Ear())
+    breakers.wake()
+    assert over.wait(10)
+    given[f"{instance}.wait-duration-in-open-state"] = "1h"
+    Breakers(properties("x", given)).get("it")
+    (waits,) = set(threading.enumerate()) - before
+    assert isinstance(waits, threading.Timer)
+    waits.cancel()
+
+
 def test_a_call_of_a_service_keeps_its_breakers_time_limit():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         simple = "spring.cloud.discovery.client.simple.instances.movie-service[0].uri"
