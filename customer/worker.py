@@ -7,7 +7,7 @@ from threading import Event
 import structlog
 from sqlalchemy import Engine
 
-from cloud import client
+from cloud import client, schedule
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.errors import UnavailableError
@@ -82,14 +82,15 @@ def relay(environment: Environment, stop: Event) -> None:
 def sweeper(environment: Environment, stop: Event) -> None:
     """End memberships whose time has come, until `stop`."""
     memberships = SqlMemberships(_engine(environment, stop))
-    every = Settings.of(environment.properties).sweep_interval.total_seconds()
+    every = Settings.of(environment.properties).sweep_interval
+    schedule.repeats(sweeper, every)
     database = Outage("database")
     while not stop.is_set():
         try:
             if ended := memberships.end_expired(utc_now()):
                 log.info("memberships_ended", count=ended)
             database.back()
-            stop.wait(every)
+            stop.wait(every.total_seconds())
         except UnavailableError as error:
             database.away(error, stop)
 

@@ -12,6 +12,7 @@ import structlog
 from redis import RedisError
 from sqlalchemy import Engine
 
+from cloud import schedule
 from cloud.breaker import Breakers
 from cloud.clock import Clock, utc_now
 from cloud.config import Environment
@@ -94,6 +95,7 @@ def upkeep(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
     properties = environment.properties
     engine, client = postgres.engine(properties), redis.client(properties)
     every = Settings.of(properties).purge_interval
+    schedule.repeats(purge, every)
     neighbours, swept = Outage("redis or database", longest=_LOOK_AROUND), None
     postgres.await_tables(engine, "identity", stop)
     while not stop.is_set():

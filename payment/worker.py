@@ -10,7 +10,7 @@ from typing import Any, Final
 from opentelemetry.trace import SpanKind
 from sqlalchemy import Engine
 
-from cloud import tracing
+from cloud import schedule, tracing
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.errors import UnavailableError
@@ -111,13 +111,17 @@ class _Rounds:
         self._settings, self._engine = settings, engine
         self._collector, self._transactions = collector, transactions
         self._reconcile_at = self._purge_at = utc_now()
+        self._reconcile_every = min(settings.reconcile_after / 2, _RECONCILE_EVERY)
+        schedule.repeats(purge, _PURGE_EVERY)
+        if collector is not None:
+            schedule.repeats(service.reconcile, self._reconcile_every)
 
     def make(self) -> None:
         """Do what is due."""
         now = utc_now()
         after = self._settings.reconcile_after
         if self._collector is not None and now >= self._reconcile_at:
-            self._reconcile_at = now + min(after / 2, _RECONCILE_EVERY)
+            self._reconcile_at = now + self._reconcile_every
             both: Mapping[str, Any] = {
                 "transactions": self._transactions,
                 "provider": self._collector,

@@ -11,6 +11,7 @@ from flask import Flask
 from structlog.testing import capture_logs
 from werkzeug.serving import make_server
 
+from cloud import schedule
 from cloud.client import ServiceClient
 from cloud.clock import utc_now
 from cloud.config import Environment
@@ -23,19 +24,6 @@ from tests.waiting import eventually, running
 from tests.wire import Wire
 
 pytestmark = pytest.mark.estate
-
-
-@pytest.fixture
-def channel(amqp):
-    parameters = pika.ConnectionParameters(
-        amqp["spring.rabbitmq.host"],
-        int(amqp["spring.rabbitmq.port"]),
-        amqp["spring.rabbitmq.virtual-host"],
-        pika.PlainCredentials("guest", "guest"),
-    )
-    connection = pika.BlockingConnection(parameters)
-    yield connection.channel()
-    connection.close()
 
 
 @pytest.fixture
@@ -55,6 +43,7 @@ def consuming(database, amqp, engine, channel, payment_uri):
         eventually(lambda: declared(channel, consumers.QUEUE, *consumers.BINDINGS), wanted=True)
         pairs = consumers.PAYMENT_BINDINGS
         eventually(lambda: declared(channel, consumers.PAYMENT_QUEUE, *pairs), wanted=True)
+        eventually(lambda: "customer.worker.sweeper" in schedule.tasks)  # what operators see of it
         yield
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-import pika
 import pytest
 import redis
 from structlog.testing import capture_logs
 
+from cloud import schedule
 from cloud.config import Environment, Properties
 from identity import worker
 from identity.store import EPOCH
@@ -16,17 +16,8 @@ from tests.identity.conftest import House, changed, jti
 from tests.waiting import eventually, running
 
 
-def test_a_registration_reaches_those_who_listen(
-    house: House, settings: Properties, amqp: dict[str, str]
-):
+def test_a_registration_reaches_those_who_listen(house: House, settings: Properties, amqp, channel):
     environment = changed(settings, amqp)
-    parameters = pika.ConnectionParameters(
-        host=amqp["spring.rabbitmq.host"],
-        port=int(amqp["spring.rabbitmq.port"]),
-        virtual_host=amqp["spring.rabbitmq.virtual-host"],
-    )
-    connection = pika.BlockingConnection(parameters)
-    channel = connection.channel()
     channel.exchange_declare("identity.exchange", "topic", durable=True)
     channel.queue_declare("heard")
     channel.queue_bind("heard", "identity.exchange", "user.created")
@@ -40,7 +31,6 @@ def test_a_registration_reaches_those_who_listen(
 
         eventually(listen)
         eventually(lambda: house.rows("SELECT 1 FROM outbox") == [])
-    connection.close()
     assert orjson.loads(heard[2])["userId"] == made["id"]
     assert heard[1].app_id == "identity-service"
 
@@ -55,6 +45,7 @@ def test_upkeep_fills_a_redis_that_forgot(house: House):
         house.redis.flushdb()
         eventually(lambda: house.redis.exists(EPOCH))
         assert house.redis.exists(key)
+    assert "identity.store.purge.purge" in schedule.tasks, "what operators see of it"
 
 
 @pytest.mark.parametrize("template", ["template1"])

@@ -4,13 +4,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import pika
 import pytest
 
 from cloud import schedule
 from cloud.clock import utc_now
 from cloud.config import Environment
-from cloud.testing import bearer, properties
+from cloud.testing import bearer
 from payment import worker
 from payment.app import create_app
 from payment.settings import Settings
@@ -25,27 +24,7 @@ BODY = {"customerId": 1, "movieId": "rented", "amount": 4.99}
 
 @pytest.fixture
 def environment(settings, amqp, engine):
-    values = {key: settings.text(key) for key in settings.sources[0].values}
-    return Environment(properties("payment-service", values | amqp))
-
-
-@pytest.fixture
-def client(environment):
-    return create_app(environment).test_client()
-
-
-@pytest.fixture
-def channel(amqp):
-    credentials = pika.PlainCredentials("guest", "guest")
-    parameters = pika.ConnectionParameters(
-        amqp["spring.rabbitmq.host"],
-        int(amqp["spring.rabbitmq.port"]),
-        amqp["spring.rabbitmq.virtual-host"],
-        credentials,
-    )
-    connection = pika.BlockingConnection(parameters)
-    yield connection.channel()
-    connection.close()
+    return changed(settings, **amqp)
 
 
 def listen_as_a_jvm_neighbour(channel):
