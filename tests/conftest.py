@@ -14,13 +14,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pika
 import psycopg2
 import pymongo
 import pytest
 import redis
 import requests
+from pika.adapters.blocking_connection import BlockingChannel
 from xdist.scheduler import LoadScopeScheduling
 
+from cloud.messaging import RabbitSettings, rabbit
+from cloud.testing import properties
 from deploy.local import Estate, packages
 from deploy.local.program import Program
 from deploy.local.servers import GUEST
@@ -194,6 +198,16 @@ def amqp(server) -> Iterator[dict[str, str]]:
         "spring.rabbitmq.virtual-host": name,
     }
     requests.delete(vhost, auth=GUEST, timeout=10).raise_for_status()
+
+
+@pytest.fixture
+def channel(amqp: dict[str, str]) -> Iterator[BlockingChannel]:
+    """A channel to that virtual host."""
+    settings = RabbitSettings.of(properties("test", amqp))
+    connection = pika.BlockingConnection(rabbit.parameters(settings, "test"))
+    yield connection.channel()
+    with suppress(*rabbit.BROKER_AWAY):
+        connection.close()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -72,14 +72,10 @@ def settings(amqp) -> RabbitSettings:
 
 
 @pytest.fixture
-def channel(settings) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
-    connection = pika.BlockingConnection(rabbit.parameters(settings, "test"))
-    opened = connection.channel()
+def channel(channel) -> Any:
     for method, arguments in ESTATE:
-        getattr(opened, method)(**arguments)
-    yield opened
-    with suppress(*rabbit.BROKER_AWAY):
-        connection.close()
+        getattr(channel, method)(**arguments)
+    return channel
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,12 @@ def settings(amqp) -> RabbitSettings:
 
 
 @pytest.fixture
-def channel(settings) -> Iterator[Any]:
-    connection = pika.BlockingConnection(rabbit.parameters(settings, "test"))
-    opened = connection.channel()
+def channel(channel) -> Any:
     for queue in (QUEUE, "identity.notification.queue", "notification.requested.queue"):
         for method, arguments in rabbit.work_queue(queue, []):
-            getattr(opened, method)(**arguments)
-    opened.confirm_delivery()
-    yield opened
-    with suppress(*rabbit.BROKER_AWAY):
-        connection.close()
+            getattr(channel, method)(**arguments)
+    channel.confirm_delivery()
+    return channel
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def at_chores(houses: Houses, *names: str) -> Iterator[None]:
         yield
 
 
-def test_a_paid_plan_makes_a_member_until_it_is_given_back(houses: Houses, amqp: dict[str, str]):
+def test_a_paid_plan_makes_a_member_until_it_is_given_back(houses: Houses, channel):
     identity, customer = houses.client("identity"), houses.client("customer")
     signed_up = {**ANN, "email": "ann@example.org"}
     user = identity.post("/api/auth/register", json=signed_up).get_json()["data"]
@@ -46,13 +46,7 @@ def test_a_paid_plan_makes_a_member_until_it_is_given_back(houses: Houses, amqp:
         bearer = {"Authorization": f"Bearer {pair['accessToken']}"}
         return identity.get("/api/auth/me", headers=bearer).status_code
 
-    parameters = pika.ConnectionParameters(
-        host=amqp["spring.rabbitmq.host"],
-        port=int(amqp["spring.rabbitmq.port"]),
-        virtual_host=amqp["spring.rabbitmq.virtual-host"],
-    )
-    with at_chores(houses, "identity", "customer"), pika.BlockingConnection(parameters) as broker:
-        channel = broker.channel()
+    with at_chores(houses, "identity", "customer"):
         channel.confirm_delivery()
         channel.exchange_declare("payment-exchange", "topic", durable=True)
         eventually(lambda: len(mine()), 1)

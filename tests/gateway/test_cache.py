@@ -19,7 +19,7 @@ from gateway.filters.metadata_cache import GENERATION, INDEX
 from tests.gateway.conftest import ROUTES, Gateway, bearer, settings
 from tests.ports import free_port
 from tests.serving import Handler, Serving
-from tests.waiting import eventually
+from tests.waiting import eventually, running
 
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 ENTRIES = "nozie:gateway:cache:*"
@@ -279,33 +279,21 @@ def test_without_redis_requests_pass(movies, store):
 
 
 @pytest.fixture
-def evictor(store, amqp) -> Iterator[pika.BlockingConnection]:
-    """The companion at work, and a connection to tell it something."""
-    stop = threading.Event()
+def evictor(store, amqp, channel) -> Iterator[pika.BlockingConnection]:
+    """The chore at work, and a connection to tell it something."""
     redis = {key: str(value) for key, value in settings(store).items()}
     environment = Environment(properties("gateway", {**amqp, **redis}))
-    thread = threading.Thread(target=worker.evict, args=(environment, stop))
-    thread.start()
-    connection = pika.BlockingConnection(
-        pika.ConnectionParameters(
-            amqp["spring.rabbitmq.host"],
-            int(amqp["spring.rabbitmq.port"]),
-            amqp["spring.rabbitmq.virtual-host"],
-        )
-    )
 
     def listening():
-        with connection.channel() as channel:
+        with channel.connection.channel() as other:
             try:
-                return channel.queue_declare(worker.QUEUE, passive=True).method.consumer_count
+                return other.queue_declare(worker.QUEUE, passive=True).method.consumer_count
             except pika.exceptions.ChannelClosedByBroker:
                 return 0
 
-    eventually(listening)
-    yield connection
-    stop.set()
-    thread.join(10)
-    connection.close()
+    with running(environment, worker.evict):
+        eventually(listening)
+        yield channel.connection
 
 
 def announce(connection) -> None:

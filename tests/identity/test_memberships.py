@@ -174,15 +174,8 @@ def test_what_is_not_the_event_is_hopeless(house: House, tell, user_id, version,
         tell(user_id, version, active)
 
 
-def test_events_arrive_by_the_broker(house: House, settings: Properties, amqp: dict[str, str]):
+def test_events_arrive_by_the_broker(house: House, settings: Properties, amqp, channel):
     user = house.register()
-    parameters = pika.ConnectionParameters(
-        host=amqp["spring.rabbitmq.host"],
-        port=int(amqp["spring.rabbitmq.port"]),
-        virtual_host=amqp["spring.rabbitmq.virtual-host"],
-    )
-    connection = pika.BlockingConnection(parameters)
-    channel = connection.channel()
     channel.confirm_delivery()
     channel.exchange_declare("customer.exchange", "topic", durable=True)
 
@@ -207,5 +200,4 @@ def test_events_arrive_by_the_broker(house: House, settings: Properties, amqp: d
         assert published(1, active=True)
         assert published(2, active=False)
         eventually(lambda: held() == 1)
-    connection.close()
     assert audited(house) == ["ROLE_ASSIGN", "ROLE_REVOKE"]

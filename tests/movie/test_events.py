@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import pika
 import pytest
 
 from cloud.config import Environment
@@ -15,24 +14,11 @@ from tests.waiting import eventually
 NOW = datetime(2026, 7, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 
 
-@pytest.fixture
-def channel(amqp):
-    connection = pika.BlockingConnection(
-        pika.ConnectionParameters(
-            amqp["spring.rabbitmq.host"],
-            int(amqp["spring.rabbitmq.port"]),
-            amqp["spring.rabbitmq.virtual-host"],
-        )
-    )
-    with connection, connection.channel() as opened:
-        opened.exchange_declare(EXCHANGE, "topic", durable=True)
-        opened.queue_declare("hears")
-        opened.queue_bind("hears", EXCHANGE, CHANGED)
-        yield opened
-
-
 @pytest.mark.parametrize("slug", ["a-film", None], ids=["written", "deleted"])
 def test_a_change_is_announced(amqp, channel, slug):
+    channel.exchange_declare(EXCHANGE, "topic", durable=True)
+    channel.queue_declare("hears")
+    channel.queue_bind("hears", EXCHANGE, CHANGED)
     Announcer(Environment(properties("movie-service", amqp))).movie_changed("65b9", slug, now=NOW)
     heard: list[Any] = []
 

@@ -1,16 +1,14 @@
 """Notification on real stores, with neighbours that answer over HTTP."""
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
-import pika
 import pymongo
 import pytest
 from flask import Flask, jsonify, request
 
 from cloud.config import Environment, Properties
-from cloud.messaging import RabbitSettings, rabbit
 from cloud.stores import mongo
 from cloud.testing import properties
 from notification import worker
@@ -123,13 +121,9 @@ def on_broker(settings, amqp) -> Properties:
 
 
 @pytest.fixture
-def channel(on_broker) -> Iterator[Any]:
-    connection = pika.BlockingConnection(rabbit.parameters(RabbitSettings.of(on_broker), "test"))
-    opened = connection.channel()
-    opened.confirm_delivery()
-    yield opened
-    with suppress(*rabbit.BROKER_AWAY):
-        connection.close()
+def channel(channel) -> Any:
+    channel.confirm_delivery()
+    return channel
 
 
 @pytest.fixture
