@@ -54,7 +54,7 @@ _AT_ONCE = 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT = 2 * 1024 * 1024
 _HAND_OVER_S = 5.0
-_LOOK_S = 0.02
+_GLANCE_S = 0.02
 _ASIDE_S = 0.002
 _ASIDE_TIMES = 4
 _FULL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -399,7 +399,7 @@ class EdgeWorker(Worker):
         until = time.monotonic() + _HAND_OVER_S
         while self.crew.awaits_younger(self.age) and time.monotonic() < until:
             self.notify()
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_GLANCE_S)
 
 
 def _keep_memory() -> None:
