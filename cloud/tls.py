@@ -7,6 +7,7 @@ is the default, or PEM; a PEM key store holds the key and its certificates.
 """
 
 import os
+import re
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,13 @@ log = structlog.get_logger()
 
 _STORES: Final = ("key-store", "trust-store")
 _PKCS12 = ("PKCS12", "P12", "PFX")
+_OF_PORT: Final = frozenset(
+    {
+        *("enabled", "keystore", "keystoretype", "keystorepassword", "keypassword"),
+        *("certificate", "certificateprivatekey", "clientauth", "trustcertificate"),
+        *("truststore", "truststoretype", "truststorepassword"),
+    }
+)
 _ASKED: Final = {"none": ssl.CERT_NONE, "want": ssl.CERT_OPTIONAL, "need": ssl.CERT_REQUIRED}
 
 
@@ -55,8 +63,13 @@ def serving(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLCont
     have their certificates from, `trust-store` or the PEM file `trust-certificate` says.
 
     Raises:
-        ConfigurationError: as `context`, or nothing is there to show.
+        ConfigurationError: as `context`, or nothing is there to show, or what else Spring Boot has
+            below the prefix is asked for: bundles, aliases, ciphers, protocols.
     """
+    if properties.boolean(f"{prefix}.enabled", default=True):
+        for name in sorted(properties.subset(prefix)):
+            if re.sub("[.-]", "", name).lower() not in _OF_PORT:
+                raise properties.wrong(f"{prefix}.{name}", "is not followed here")
     made = _showing(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), properties, prefix)
     if made is None:
         return None
@@ -71,6 +84,41 @@ def serving(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLCont
     elif made.verify_mode != ssl.CERT_NONE:
         _trust(made, properties, f"{prefix}.trust-store")
     return made
+
+
+class Shown:
+    """What all workers of an instance show at its ports: gunicorn's hook `ssl_context`.
+
+    The arbiter reads the stores, once, so no worker can be kept from its start by them.
+
+    Attributes:
+        file: where the certificate is, by which gunicorn tells that TLS is spoken.
+    """
+
+    def __init__(self, properties: "Properties", context: ssl.SSLContext) -> None:
+        self._properties, self._context = properties, context
+        store = properties.get("server.ssl.key-store")
+        self.file = str(_path(store or properties.text("server.ssl.certificate")))
+
+    @classmethod
+    def of(cls, properties: "Properties") -> "Shown | None":
+        """Read `server.ssl`; None without TLS.
+
+        Raises:
+            ConfigurationError: as `serving`.
+        """
+        made = serving(properties)
+        return cls(properties, made) if made else None
+
+    def __call__(self, _config: object, _default: object) -> ssl.SSLContext:
+        return self._context
+
+    def renew(self) -> None:
+        """Read the stores again, for workers to come; what cannot be read changes nothing."""
+        try:
+            self._context = serving(self._properties) or self._context
+        except ConfigurationError as error:
+            log.warning("tls_store_not_renewed", reason=str(error))
 
 
 def to_oneself(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLContext | None:
@@ -90,7 +138,8 @@ def to_oneself(properties: "Properties", prefix: str = "server.ssl") -> ssl.SSLC
 def _showing(made: ssl.SSLContext, properties: "Properties", prefix: str) -> ssl.SSLContext | None:
     shown = [f"{prefix}.key-store", f"{prefix}.certificate"]
     given = [key for key in shown if properties.get(key)]
-    if not properties.boolean(f"{prefix}.enabled", default=bool(given)):
+    # As Spring Boot: whoever says anything of it wants it.
+    if not properties.boolean(f"{prefix}.enabled", default=bool(properties.subset(prefix))):
         return None
     if not given:
         raise properties.wrong(shown[0], "is not set, nor is certificate")

@@ -58,9 +58,11 @@ class Registration:
         if "/" in instance_id:
             raise properties.wrong("eureka.instance.instance-id", "has a slash, as no lease id may")
         called = ip if own.flag("prefer-ip-address", default=False) else host
-        served, secure = own.number("non-secure-port", port), own.number("secure-port", 443)
         plain = own.flag("non-secure-port-enabled", default=True)
         tls = own.flag("secure-port-enabled", default=False)
+        served = own.number("non-secure-port", port)
+        # As Spring Cloud: who says that it is there, and not where, means the server's.
+        secure = own.number("secure-port", port if tls else 443)
         # Links that open: by TLS where nothing else is offered.
         base = f"https://{called}:{secure}" if tls and not plain else f"http://{called}:{served}"
         links = _links(properties, base, f"https://{called}:{secure}" if tls else "")

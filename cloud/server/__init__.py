@@ -61,8 +61,13 @@ def when_ready(arbiter: Arbiter) -> None:
     COMPANIONS.append(companions)
 
 
-def on_reload(_arbiter: Arbiter) -> None:
-    """Follow SIGHUP, which replaces the workers, with a refresh for them and the companions."""
+def on_reload(arbiter: Arbiter) -> None:
+    """Follow SIGHUP, which replaces the workers, with a refresh for them and the companions.
+
+    A certificate that was renewed on disk is what the new workers show.
+    """
+    if renew := getattr(arbiter.cfg.ssl_context, "renew", None):
+        renew()
     for companions in COMPANIONS:
         companions.refresh()
 

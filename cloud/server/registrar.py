@@ -110,8 +110,7 @@ def _keep_lease(environment: Environment, orders: Orders, *, port: int) -> None:
 
 def _own_tls(properties: Properties) -> ssl.SSLContext | None:
     """Build what the house is asked by, when its port speaks TLS."""
-    # gunicorn's own workers do not heed `server.ssl`; a worker class of a house's own may.
-    if properties.text("nozie.server.worker-class", "gthread") == "gthread":
+    if not properties.subset("server.ssl"):
         return None
     from cloud import tls  # noqa: PLC0415 - most instances need nothing of it
 

@@ -98,7 +98,18 @@ def settings(properties: Properties) -> dict[str, Any]:
         "proc_name": properties.application,
         "logger_class": Logger,
         "accesslog": None,
+        **_tls(properties),
     }
+
+
+def _tls(properties: Properties) -> dict[str, Any]:
+    """Have all ports speak TLS where `server.ssl` asks for it."""
+    if not properties.subset("server.ssl"):
+        return {}
+    from cloud import tls  # noqa: PLC0415 - most instances need nothing of it
+
+    shown = tls.Shown.of(properties)
+    return {"certfile": shown.file, "ssl_context": shown} if shown else {}
 
 
 def _bind(address: str, port: int) -> str:

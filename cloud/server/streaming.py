@@ -1,12 +1,16 @@
 """gunicorn's threaded worker for a house with open streams: it lets go of a stream's socket."""
 
 import resource
+import socket
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from cloud.web import streams
+
+_GONE: Final = socket.socket()
+_GONE.close()
 
 
 class Worker(ThreadWorker):
@@ -16,8 +20,7 @@ class Worker(ThreadWorker):
         # Each stream is an open file, and the usual soft limit is 1024.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        if not self.cfg.is_ssl:
-            streams.let_go()
+        streams.let_go()
         super().init_process()
 
     def run(self) -> None:
@@ -32,11 +35,12 @@ class Worker(ThreadWorker):
         try:
             return bool(super().handle_request(req, conn))
         except streams.HandedOver:
+            conn.sock = _GONE
             return False
 
     def finish_request(self, conn: TConn, fs: "Future[bool]") -> None:
         """Forget a connection without touching its socket when it is not ours any more."""
-        if conn.sock.fileno() >= 0:
+        if conn.sock is not _GONE:
             super().finish_request(conn, fs)
         else:
             self.nr_conns -= 1

@@ -6,6 +6,7 @@ writer, which beats when nobody else speaks and closes what is over (docs/adr/00
 
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,8 @@ from flask import Response, request
 stopping: Final = threading.Event()
 
 _TICK_S: Final = 0.25
+# What a socket says that cannot go on at once, plain or with TLS.
+_LATER: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 # Set by a server that leaves a socket alone once its answer raised `HandedOver`.
 _lets_go = threading.Event()
@@ -127,7 +130,7 @@ class OpenStream:
                     self._waiting[0] = self._waiting[0][sent:]
                 else:
                     del self._waiting[0]
-        except BlockingIOError:
+        except _LATER:
             pass
         except OSError:
             self.ended = True
@@ -141,7 +144,7 @@ class OpenStream:
         try:
             if self._socket is not None and not self._socket.recv(4096):
                 self.ended = True
-        except BlockingIOError:
+        except _LATER:
             pass
         except OSError:
             self.ended = True
@@ -227,8 +230,8 @@ def event_stream(opening: Iterable[bytes], stream: OpenStream) -> Response:
         missed = iter(opening)
         yield next(missed)
         if _lets_go.is_set():
-            own = socket.socket(fileno=environ["gunicorn.socket"].detach())
-            adopt(own, stream, chunked=environ["SERVER_PROTOCOL"] == "HTTP/1.1")
+            chunked = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+            adopt(environ["gunicorn.socket"], stream, chunked=chunked)
             _send_all(missed, stream)
             raise HandedOver
         # Another server keeps its socket, and spends a thread on passing on what the writer says.

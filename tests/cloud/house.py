@@ -29,12 +29,13 @@ class House:
     """The sample house; its run folder has a log beside it."""
 
     package = "sample_house"
+    scheme = "http"
 
     def __init__(self, run: Path, settings: Mapping[str, Any]) -> None:
         self.port = settings.get("server.port") or free_port()
         self.name = str(settings.get("spring.application.name", self.package))
         self.run, self.log = run, run.with_suffix(".log")
-        self.base = f"http://127.0.0.1:{self.port}"
+        self.base = f"{self.scheme}://127.0.0.1:{self.port}"
         values = {"server.port": self.port, "nozie.server.run-dir": str(run), **settings}
         self._output = self.log.open("wb")
         self.process = subprocess.Popen(  # noqa: S603 - our own command

@@ -1,6 +1,7 @@
 """Serves what it is configured with, by process, and what its pool says of the database."""
 
 import logging
+import math
 import os
 
 from flask import Flask, request
@@ -9,7 +10,12 @@ from sqlalchemy import text
 from cloud import actuator, web
 from cloud.config import Environment, environment
 from cloud.stores import postgres
+from cloud.web.streams import OpenStream, event_stream
 from tests.cloud.fresh_house.settings import Settings
+
+
+def _nothing() -> None:
+    pass
 
 
 def create_app(own: Environment) -> Flask:
@@ -38,6 +44,12 @@ def create_app(own: Environment) -> Flask:
                 text("SELECT current_database(), pg_backend_pid()")
             ).one()
         return {"pid": os.getpid(), "database": name, "backend": pid}
+
+    @app.get("/stream")
+    def stream():
+        times = int(request.args.get("times", "0"))
+        opened = OpenStream(heartbeat=0.5, until=math.inf, limit=100, closed=_nothing)
+        return event_stream([b"data: first\n\n", *[b"data: more\n\n" * 4096] * times], opened)
 
     checks = {"db": postgres.check(own)} if databases else {}
     actuator.install(app, own, checks=checks, essential=())
