@@ -27,8 +27,8 @@ log = structlog.get_logger()
 
 _BATCH: Final = 200
 # A notification tells of a new event at once; this is for one that was missed, and for rows whose
-# time to be tried again has come.
-_POLL: Final = timedelta(seconds=1)
+# time to be tried again has come. Each look is a transaction, of which an idle instance feels most.
+_POLL: Final = timedelta(seconds=3)
 _LONGEST_REST: Final = timedelta(seconds=30)
 
 

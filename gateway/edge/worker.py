@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 0.1
 _LEARN_S = 0.2
+_LOOK_S = 0.5
 _SETTLED_S = 0.5
 _RANDOM_BITS = 56
 _RETRY_ACCEPT_S = 0.2
@@ -269,10 +270,11 @@ class Edge:
         finally:
             self._arriving -= 1
 
-    def _spawn(self, work: Any) -> None:
-        task = self.loop.create_task(work)
+    def _spawn(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = self.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -284,7 +286,6 @@ class Edge:
         """Begin what runs beside the requests."""
         self._spawn(self._redis.stay_connected())
         self._spawn(self._keep_time())
-        self._spawn(self._keep_learning())
 
     async def settled(self) -> None:
         """Wait for Redis, but not long: the first requests are checked as all others are."""
@@ -293,23 +294,25 @@ class Edge:
                 await self._redis.connected.wait()
                 await self._guard.learn()
 
-    async def _keep_learning(self) -> None:
-        while True:
-            await asyncio.sleep(_LEARN_S)
-            with suppress(UnavailableError):
-                await self._guard.learn()
+    async def _learn(self) -> None:
+        with suppress(UnavailableError):
+            await self._guard.learn()
 
     async def _keep_time(self) -> None:
-        turn = 0
+        """Do in one turn what is due: an idle worker wakes up as seldom as it must learn."""
+        learning: asyncio.Task[Any] | None = None
+        learned = looked = self.loop.time()
         while True:
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(_TICK_S if self.connections or self._arriving else _LEARN_S)
             now = self.loop.time()
             self._redis.sweep(now)
             self._proxy.sweep(now)
-            turn += 1
             if self._listeners:
                 self._crew.tell(len(self.connections) + self._arriving)
-            if turn % 5 == 0:
+            if now - learned > _LEARN_S - _TICK_S / 2 and (learning is None or learning.done()):
+                learned, learning = now, self._spawn(self._learn())
+            if now - looked > _LOOK_S:
+                looked = now
                 for connection in [c for c in self.connections if c.deadline < now]:
                     connection.expire()
                 self.look_around()
