@@ -94,6 +94,13 @@ def test_the_databases_are_made_by_a_process_of_its_own():
     assert script.stat().st_mode & stat.S_IXOTH
 
 
+@pytest.mark.parametrize("house", SERVICES)
+def test_lines_of_a_service_are_where_logstash_reads_and_do_not_fill_the_disk(house):
+    told = OURS[house]["logging"]
+    assert told["driver"] == "json-file"
+    assert {"max-size", "max-file"} <= set(told["options"])
+
+
 def test_a_service_is_not_killed_while_it_says_farewell():
     shared = yaml.safe_load((CHECKOUT / "deploy" / "config" / "application.yml").read_text())
     told = shared["nozie"]["server"]
