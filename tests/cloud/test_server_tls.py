@@ -4,6 +4,8 @@ import http.client
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,11 +23,12 @@ from cloud.tls import serving
 from tests.cloud.certificates import Authority
 from tests.cloud.conftest import QUICK
 from tests.cloud.eureka import listed, status
-from tests.cloud.house import FreshHouse
+from tests.cloud.house import ROOT, FreshHouse
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.estate
 
+HEALTHY = ROOT / "deploy/healthy.py"
 STREAMING = "cloud.server.streaming.Worker"
 PASSWORD = "changeit"
 BY_TLS_ALONE = {
@@ -85,6 +88,9 @@ def test_a_house_that_speaks_tls_is_up_and_called_by_its_secure_port(kind, seale
     values = {"eureka.client.service-url.defaultZone": eureka_url}
     client = ServiceClient(house.name, Environment(properties("caller", values)))
     assert eventually(lambda: client.get("/settings").json())["greeting"] == "hello"
+    asks = {"SERVER_PORT": str(house.port), "SERVER_SSL_KEYSTORE": "/of/the/container.p12"}
+    container = subprocess.run([sys.executable, HEALTHY], env=asks, check=False)  # noqa: S603 - ours
+    assert container.returncode == 0
     with socket.create_connection(("127.0.0.1", house.port), 10) as plain:
         plain.sendall(b"GET /settings HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 " not in plain.recv(4096)
