@@ -5,10 +5,12 @@ import sys
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask
 from werkzeug.serving import BaseWSGIServer, make_server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,14 +56,14 @@ class Serving:
 
     def __init__(
         self,
-        what: type[BaseHTTPRequestHandler] | Flask,
+        what: "type[BaseHTTPRequestHandler] | WSGIApplication",
         port: int = 0,
         guard: ssl.SSLContext | None = None,
     ) -> None:
         self.http: ThreadingHTTPServer | BaseWSGIServer = (
-            make_server("127.0.0.1", port, what, threaded=True)
-            if isinstance(what, Flask)
-            else _Server(("127.0.0.1", port), what)
+            _Server(("127.0.0.1", port), what)
+            if isinstance(what, type)
+            else make_server("127.0.0.1", port, what, threaded=True)
         )
         self.port: int = self.http.server_port
         self.url = f"{'https' if guard else 'http'}://127.0.0.1:{self.port}"

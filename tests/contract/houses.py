@@ -4,7 +4,6 @@ movie = houses.app("movie")        # its neighbours are up as well
 client = houses.client("movie")    # held against movie/openapi.yaml
 """
 
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,12 +15,12 @@ from unittest import mock
 import psycopg2
 import pymongo
 from flask import Flask
-from werkzeug.serving import BaseWSGIServer, make_server
 
 from cloud.config import Environment, Properties
 from cloud.stores import mongo
 from cloud.testing import properties
 from tests.contract.client import CheckedClient, checked
+from tests.serving import Serving
 
 Need = Callable[[str], Any]  # pytest's getfixturevalue
 Values = dict[str, str]
@@ -93,7 +92,7 @@ class Houses:
     def __init__(self, need: Need) -> None:
         self._need = need
         self._apps: dict[str, Flask] = {}
-        self._servers: dict[str, tuple[BaseWSGIServer, threading.Thread]] = {}
+        self._servers: dict[str, Serving] = {}
         self._databases: list[tuple[Values, str]] = []
         self._documents: set[str] = set()
         self.environments: dict[str, Environment] = {}
@@ -114,10 +113,8 @@ class Houses:
         return checked(self.app(name), name, holds_requests=holds_requests)
 
     def close(self) -> None:
-        for server, thread in self._servers.values():
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        for server in self._servers.values():
+            server.close()
         for given, name in self._databases:
             with _administrator(given) as cursor:
                 cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -133,10 +130,7 @@ class Houses:
         def late(environ: Any, start_response: Any) -> Any:
             return self._apps[name](environ, start_response)
 
-        server = make_server("127.0.0.1", 0, late, threaded=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        self._servers[name] = server, thread
+        self._servers[name] = Serving(late)
 
     def _build(self, name: str) -> Flask:
         environment = Environment(self._properties(name))
@@ -154,9 +148,9 @@ class Houses:
         values: Values = dict(BUILT[name].values or {})
         for store in BUILT[name].stores:
             values |= self._store(store, name)
-        for other, (server, _) in self._servers.items():
+        for other, server in self._servers.items():
             instances = f"spring.cloud.discovery.client.simple.instances.{other}-service"
-            values[f"{instances}[0].uri"] = f"http://127.0.0.1:{server.server_port}"
+            values[f"{instances}[0].uri"] = server.url
         application = "api-gateway" if name == "gateway" else f"{name}-service"
         return properties(application, values)
 

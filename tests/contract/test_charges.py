@@ -1,23 +1,12 @@
 """payment between the real customer-service and movie-service, over real sockets."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from cloud.testing import bearer
-from tests.contract.houses import Houses, closed_clients
 
 pytestmark = pytest.mark.estate
 
 RENTAL = "/api/movies/slug/red-dust-highway"
-
-
-@pytest.fixture
-def houses(request: pytest.FixtureRequest) -> Iterator[Houses]:
-    built = Houses(request.getfixturevalue)
-    with closed_clients():
-        yield built
-        built.close()
 
 
 def test_a_user_without_a_record_gets_one_and_is_known_by_it(houses):
