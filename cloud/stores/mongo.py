@@ -11,7 +11,7 @@ with without("cryptography", "OpenSSL"):  # TLS by pyOpenSSL; Python's own is th
     from pymongo import MongoClient
     from pymongo.database import Database
     from pymongo.errors import ConfigurationError as DriverConfigurationError
-    from pymongo.errors import ConnectionFailure, ExecutionTimeout, InvalidURI
+    from pymongo.errors import ConnectionFailure, ExecutionTimeout, InvalidOperation, InvalidURI
     from pymongo.uri_parser import parse_uri
 
 from cloud.config import Environment, Properties
@@ -19,10 +19,12 @@ from cloud.errors import CloudError, ConfigurationError, UnavailableError
 from cloud.refresh import scope, settings_below
 
 # What `cloud.web` answers with 503. A wait for a server, an answer or a pooled connection that
-# ended is a ConnectionFailure, as is a primary that stepped down.
+# ended is a ConnectionFailure, as is a primary that stepped down. InvalidOperation is what a pool
+# answers that a refresh has replaced, to who kept it for longer than a request may take.
 TRANSLATIONS: Final[Mapping[type[Exception], type[CloudError]]] = {
     ConnectionFailure: UnavailableError,
     ExecutionTimeout: UnavailableError,
+    InvalidOperation: UnavailableError,
 }
 _URI: Final = "spring.data.mongodb.uri"
 

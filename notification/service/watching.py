@@ -4,10 +4,14 @@ import threading
 from datetime import timedelta
 from typing import Final
 
+import structlog
+
 from cloud.clock import Clock
 from cloud.errors import UnavailableError
 from notification.domain import Listener
 from notification.service.ports import Notifications, Revocations, Streams
+
+log = structlog.get_logger()
 
 # Consumers may store in another order than their clocks said, and some time after they looked at
 # them: looking back this far loses none. What a stream sent already it does not send again.
@@ -55,7 +59,11 @@ class Watch:
 
     def _run(self) -> None:
         while self._streams.wait(self._check if self._streams.live else self._poll):
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                # Without this thread streams would miss what a push did not bring, and nobody knew.
+                log.exception("look_failed")
             with self._lock:
                 if not self._streams.listeners():
                     self._running = False

@@ -98,7 +98,7 @@ def test_without_contact_the_status_is_unknown_and_nothing_is_listed_before(hous
     found = discovery(served)
     assert found["status"] == "UNKNOWN"
     assert found["details"] == {"applications": {}}
-    assert served.get("/actuator/health").status_code == 200
+    eventually(lambda: served.get("/actuator/health").status_code, 200)
     off = house(eureka__client__register_with_eureka=False)
     eventually(lambda: off.answers("/actuator/health/liveness"))
     assert off.get(PATH).status_code == 404

@@ -190,6 +190,14 @@ def test_a_document_store_that_is_away_is_translated_and_heals(fault, mongo_uri)
         database.client.close()
 
 
+def test_a_document_store_that_a_refresh_has_replaced_is_away(mongo_uri):
+    """Who holds it for longer than a request may take is told so, and does not end of it."""
+    database = mongo.database(properties({"spring.data.mongodb.uri": mongo_uri}))
+    database.client.close()
+    with pytest.raises(UnavailableError), mongo.translated():
+        database.command("hello")
+
+
 @pytest.mark.parametrize("uri", ["mongodb://localhost", "localhost:27017/films", "mongodb://:x/a"])
 def test_a_document_store_without_a_database_is_refused_at_the_start(uri):
     with pytest.raises(ConfigurationError, match=r"spring\.data\.mongodb\.uri"):

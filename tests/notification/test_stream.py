@@ -4,9 +4,11 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cloud.clock import utc_now
 from cloud.config import Environment
@@ -22,6 +24,7 @@ from tests.waiting import eventually
 from tests.wire import Wire
 
 ANN, BOB = bearer(7), bearer(8)
+_THREADS = {"push", "watch"}
 
 
 @pytest.fixture
@@ -41,7 +44,7 @@ def serve(environment) -> Iterator[Callable[..., Any]]:
     stopping.set()
     for server in servers:
         server.close()
-    eventually(lambda: not [each for each in threading.enumerate() if each.name == "push"])
+    eventually(lambda: not [each for each in threading.enumerate() if each.name in _THREADS])
     stopping.clear()
 
 
@@ -214,3 +217,31 @@ def test_a_push_that_a_crash_prevented_is_made_up_for_by_the_next_delivery(serve
     deps.notifications.add_many([draft("paid")], now=utc_now() - timedelta(minutes=1))
     tell("paid")
     assert reader.next()["data"]["title"] == "paid"
+
+
+def test_a_look_that_fails_is_not_the_last():
+    """The only thread that looks goes on: streams would be deaf without a word."""
+    looks = []
+
+    def among(_):
+        looks.append("look")
+        if len(looks) == 1:
+            raise ZeroDivisionError
+        return {"its token"}
+
+    ended = threading.Event()
+    listener = SimpleNamespace(caller=SimpleNamespace(jti="its token"), end=ended.set)
+    streams = SimpleNamespace(
+        live=True,
+        join=lambda _: None,
+        listeners=lambda: [] if ended.is_set() else [listener],
+        wait=lambda _: True,
+    )
+    soon = timedelta(milliseconds=1)
+    known = SimpleNamespace(among=among)
+    nobody: Any = None
+    watch = service.Watch(streams, nobody, known, check=soon, poll=soon, now=utc_now)
+    with capture_logs() as said:
+        watch.join(nobody)
+        assert ended.wait(20)
+    assert [line["event"] for line in said] == ["look_failed"]
