@@ -21,6 +21,7 @@ from cloud.client import ServiceClient
 from cloud.config import Environment
 from cloud.errors import ConfigurationError, DeadlineError, UnavailableError, UpstreamError
 from cloud.testing import properties
+from tests.waiting import eventually
 
 RULES = CircuitBreakerSettings(
     window_size=4,
@@ -503,6 +504,7 @@ def test_one_that_begins_open_waits_by_the_clock_of_the_process_that_has_it():
     breaker.add_listener(Ear())
     breakers.wake()
     assert over.wait(10)
+    eventually(lambda: not set(threading.enumerate()) - before)
     given[f"{instance}.wait-duration-in-open-state"] = "1h"
     Breakers(properties("x", given)).get("it")
     (waits,) = set(threading.enumerate()) - before
