@@ -3,6 +3,7 @@
 import json
 import re
 from html import unescape
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -61,7 +62,8 @@ def test_a_service_that_is_asked_to_end_leaves_and_comes_back_unnoticed_by_the_g
 
     platform.signal("movie", "TERM")
     eventually(lambda: "MOVIE-SERVICE" not in registered(platform), within_s=5)
-    seen, answers = set(), []
+    seen: set[int] = set()
+    answers: list[Any] = []
 
     def falls_back() -> bool:
         """Each connection may meet another worker, with a view of the registry of its own."""
