@@ -43,10 +43,10 @@ class Outage:
         else:
             pause(seconds, stop)
         if stop.is_set():
-            self._is_last()  # who ends misses nobody any more
+            self._leave()
 
     def _next_delay(self, reason: object) -> float:
-        if not self._delay and self._is_first():
+        if not self._delay and self._enter():
             log.warning(
                 "waiting_for", neighbour=self._neighbour, reason=str(reason) or repr(reason)
             )
@@ -56,17 +56,19 @@ class Outage:
 
     def back(self) -> None:
         """End the outage, if there was one."""
-        if self._delay and self._is_last():
+        if self._delay and self._leave():
             log.info("neighbour_back", neighbour=self._neighbour)
         self._delay = 0.0
 
-    def _is_first(self) -> bool:
+    def _enter(self) -> bool:
+        """Begin to miss the neighbour; True when nobody else of the process does."""
         with _lock:
             others = _away[self._neighbour]
             others.add(self)
             return len(others) == 1
 
-    def _is_last(self) -> bool:
+    def _leave(self) -> bool:
+        """Miss the neighbour no more; True when nobody else of the process does."""
         with _lock:
             others = _away[self._neighbour]
             others.discard(self)

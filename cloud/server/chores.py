@@ -43,7 +43,7 @@ def meanwhile(environment: Environment, chores: Mapping[str, Work]) -> Iterator[
 
 
 def _keep_at(environment: Environment, name: str, work: Work, orders: Orders) -> None:
-    """Do one chore until it is told to end; one that fails begins anew after a pause."""
+    """Do one chore until it is told to end; if it fails or just ends it begins anew, after a pause."""
     environment.subscribe(orders.start_over)
     prepared = folder.run_folder(environment.properties) / folder.PREPARED
     while not (prepared.exists() or orders.wait(_LOOK_AROUND_S)):
@@ -53,9 +53,12 @@ def _keep_at(environment: Environment, name: str, work: Work, orders: Orders) ->
         started = time.monotonic()
         try:
             repeat(environment, name, work, orders)
-        except Exception:
+            trace = None
+        except Exception as error:  # noqa: BLE001 - told below, as is a chore that ends unasked
+            trace = error
+        if not orders.is_set():
             pause = next_pause_s(pause, time.monotonic() - started)
-            log.exception("companion_died", companion=name, restart_in_s=pause)
+            log.error("companion_died", companion=name, restart_in_s=pause, exc_info=trace)
             orders.wait(pause)
 
 
