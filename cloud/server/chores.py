@@ -43,7 +43,7 @@ def meanwhile(environment: Environment, chores: Mapping[str, Work]) -> Iterator[
 
 
 def _keep_at(environment: Environment, name: str, work: Work, orders: Orders) -> None:
-    """Do one chore until it is told to end; if it fails or just ends it begins anew, after a pause."""
+    """Do one chore until told to end; one that fails, or just ends, begins anew after a pause."""
     environment.subscribe(orders.start_over)
     prepared = folder.run_folder(environment.properties) / folder.PREPARED
     while not (prepared.exists() or orders.wait(_LOOK_AROUND_S)):
