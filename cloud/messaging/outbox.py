@@ -75,9 +75,9 @@ def put(connection: sa.Connection, event: Event, now: datetime) -> None:
         "body": event.body,
         "created_at": now,
     }
-    connection.execute(sa.insert(_TABLE).values(row))
     # PostgreSQL folds equal notifications of one transaction, and sends none on a rollback.
-    connection.execute(sa.text(f"NOTIFY {NAME}"))
+    told = sa.func.pg_notify(NAME, "")
+    connection.execute(sa.insert(_TABLE).values(row).returning(told))
 
 
 _TABLE: Final = outbox(sa.MetaData())

@@ -22,6 +22,7 @@ from cloud.messaging import outbox, rabbit
 from cloud.messaging.publisher import Message, Publisher
 from cloud.messaging.rabbit import Declaration, RabbitSettings
 from cloud.outage import Outage
+from cloud.stores.postgres import listening
 
 log = structlog.get_logger()
 
@@ -71,17 +72,13 @@ class Relay:
                 self._broker.away(error, stop)
 
     def _relay(self, publisher: Publisher, stop: Stop) -> None:
-        listening = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        with listening.connect() as connection:
-            driver: Any = connection.connection.driver_connection
-            connection.detach()
-            connection.execute(sa.text(f"LISTEN {outbox.NAME}"))
+        with listening(self._engine, outbox.NAME) as notices:
             self._database.back()
             while not stop.is_set():
                 while self._round(publisher) and not stop.is_set():
                     pass
-                publisher.wait(driver.fileno(), _POLL.total_seconds())
-                _drain(driver)
+                publisher.wait(notices.fileno(), _POLL.total_seconds())
+                notices.drain()
 
     def _round(self, publisher: Publisher) -> int:
         """Publish one batch; return how many left the outbox."""
@@ -160,12 +157,3 @@ class Relay:
             attempts=row.attempts + 1,
             reason=reason,
         )
-
-
-def _drain(driver: Any) -> None:
-    """Take the notifications off the socket; what they say is only `look`."""
-    try:
-        driver.poll()
-    except Exception as error:
-        raise UnavailableError("the database closed the connection") from error
-    driver.notifies.clear()

@@ -10,7 +10,8 @@ import select
 import time
 import weakref
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -105,12 +106,58 @@ def shared(environment: Environment) -> Engine:
     )
 
 
+def autocommit(engine: Engine) -> Engine:
+    """Return the engine, on the same pool, for statements that are a transaction each.
+
+    What is one statement needs no BEGIN and no COMMIT, which are a round trip each.
+    """
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+class Notices:
+    """What NOTIFY has sent to a connection; readable, for `select`, when there is something."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def fileno(self) -> int:
+        """Return the socket's file descriptor."""
+        number: int = self._driver.fileno()
+        return number
+
+    def drain(self) -> None:
+        """Take what has come off the socket; what it says is only `look`.
+
+        Raises:
+            UnavailableError: the connection is closed.
+        """
+        try:
+            self._driver.poll()
+        except psycopg2.Error as error:
+            _raise_unavailable(error)
+        self._driver.notifies.clear()
+
+
+@contextmanager
+def listening(engine: Engine, channel: str) -> Iterator[Notices]:
+    """Hear a channel, on a connection that is no longer the pool's.
+
+    Raises:
+        UnavailableError: the database is away.
+    """
+    with autocommit(engine).connect() as connection:
+        driver = connection.connection.driver_connection
+        connection.detach()
+        connection.execute(text(f"LISTEN {channel}"))
+        yield Notices(driver)
+
+
 def check(of: Engine | Environment) -> Callable[[], Mapping[str, Any]]:
     """Build the health check `db`: one statement over the pool, an environment's present one."""
 
     def run() -> Mapping[str, Any]:
         engine = shared(of) if isinstance(of, Environment) else of
-        with engine.connect() as connection:
+        with autocommit(engine).connect() as connection:
             connection.execute(text("SELECT 1"))
         return {"database": "PostgreSQL", "validationQuery": "SELECT 1"}
 

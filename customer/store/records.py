@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
+from cloud.stores.postgres import autocommit
 from customer.domain import Customer, Details, RecordExistsError, TakenError, UnknownCustomerError
 from customer.store.memberships import announce
 from customer.store.tables import DETAILS, customers, naive, processed, to_customer
@@ -22,7 +23,7 @@ class SqlCustomers:
     """Customer records in PostgreSQL."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self._engine, self._single = engine, autocommit(engine)
 
     def create(
         self, details: Details, firebase_uid: str | None, user_id: int | None, *, now: datetime
@@ -56,7 +57,7 @@ class SqlCustomers:
 
     def _written(self, statement: Any) -> Customer:
         try:
-            with self._engine.begin() as db:
+            with self._single.connect() as db:
                 row = db.execute(statement).first()
         except IntegrityError as error:
             constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
@@ -92,7 +93,7 @@ class SqlCustomers:
         """Return records by id ascending, and how many there are."""
         chosen = sa.select(customers).order_by(customers.c.id).offset(offset).limit(limit)
         count = sa.select(sa.func.count()).select_from(customers)
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             return [to_customer(row) for row in db.execute(chosen)], db.execute(count).scalar_one()
 
     def welcome(self, user_id: int, email: str | None, *, now: datetime) -> str:
@@ -115,7 +116,7 @@ class SqlCustomers:
             return "created" if added else "address_taken"
 
     def _first(self, condition: sa.ColumnElement[bool]) -> Customer | None:
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             row = db.execute(sa.select(customers).where(condition)).first()
         return to_customer(row) if row else None
 

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from cloud.messaging.outbox import put
+from cloud.stores.postgres import autocommit
 from identity.domain import (
     USER_ROLE,
     Credentials,
@@ -46,7 +47,7 @@ class SqlAccounts:
     """Answers `identity.service.Accounts`."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self._engine, self._single = engine, autocommit(engine)
 
     def find_credentials(self, name: str) -> Credentials | None:
         """Find by username or e-mail as typed; the one whose username it is comes first."""
@@ -56,7 +57,7 @@ class SqlAccounts:
             .order_by((users.c.username == name).desc())
             .limit(1)
         )
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             row = db.execute(found).first()
         return Credentials(UserId(row.id), row.password) if row else None
 
@@ -66,7 +67,7 @@ class SqlAccounts:
         Raises:
             UnknownUserError: there is none.
         """
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             return read_user(db, user_id)
 
     def register(self, new: NewUser, entry: Entry) -> User:

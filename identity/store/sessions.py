@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from cloud.errors import InvalidError
 from cloud.messaging.outbox import put
+from cloud.stores.postgres import autocommit
 from identity.domain import (
     AccessToken,
     Action,
@@ -46,7 +47,7 @@ class SqlSessions:
     """Answers `identity.service.Sessions`."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self._engine, self._single = engine, autocommit(engine)
 
     def sign_in(
         self,
@@ -145,12 +146,12 @@ class SqlSessions:
     def list_active(self, user_id: UserId, now: datetime) -> Sequence[Session]:
         """List the sessions that a refresh token keeps alive, newest first."""
         mine = select_sessions().where(sessions.c.user_id == user_id, *is_live(now))
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             return [to_session(row) for row in db.execute(mine.order_by(sessions.c.id.desc()))]
 
     def is_revoked(self, jti: str) -> bool:
         """Tell whether the access token of this name was taken back."""
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             found = db.execute(sa.select(blacklist.c.id).where(blacklist.c.jti == jti))
             return found.first() is not None
 

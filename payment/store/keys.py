@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from cloud.stores.postgres import autocommit
 from payment.domain import KeptAnswer, KeyInFlightError, KeyReusedError
 from payment.store.tables import keys, naive
 
@@ -13,7 +14,7 @@ class SqlKeys:
     """Idempotency keys of all callers, each caller's apart from the others'."""
 
     def __init__(self, engine: sa.Engine, lease: timedelta) -> None:
-        self._engine = engine
+        self._engine = autocommit(engine)
         self._lease = lease
 
     def claim(self, user_id: int, key: str, digest: str, *, now: datetime) -> KeptAnswer | None:
@@ -35,7 +36,7 @@ class SqlKeys:
             set_={"claimed_at": naive(now)},
             where=dead & (keys.c.request_hash == digest),
         ).returning(keys.c.key)
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             if db.execute(take).first() is not None:
                 return None
             row = db.execute(
@@ -52,17 +53,17 @@ class SqlKeys:
     def keep(self, user_id: int, key: str, answer: KeptAnswer, *, claimed: datetime) -> None:
         """Keep the answer for the next request with this key."""
         change = sa.update(keys).where(_mine(user_id, key, claimed))
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             db.execute(change.values(status=answer.status, body=answer.body))
 
     def release(self, user_id: int, key: str, *, claimed: datetime) -> None:
         """Give an unanswered key back: a refused request uses up none."""
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             db.execute(sa.delete(keys).where(_mine(user_id, key, claimed)))
 
     def purge(self, *, before: datetime) -> int:
         """Forget answers older than `before`; return how many."""
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             return db.execute(sa.delete(keys).where(keys.c.claimed_at < naive(before))).rowcount
 
 

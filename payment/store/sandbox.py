@@ -18,10 +18,12 @@ from sqlalchemy.dialects.postgresql import insert
 
 from cloud import tracing
 from cloud.errors import ConfigurationError, UnavailableError
+from cloud.stores.postgres import autocommit, listening
 from payment.domain import Intent, PriceError, Status, Transaction, TransactionId, Verdict
 from payment.store.tables import aware, intents, naive
 
-CHANNEL: Final = "payment_sandbox"
+_CHANNEL: Final = "payment_sandbox"
+_WAKE: Final = sa.func.pg_notify(_CHANNEL, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,11 @@ class Sandbox:
     """
 
     def __init__(self, engine: sa.Engine, delay: timedelta, method: str) -> None:
-        self._engine = engine
-        self._delay = delay
-        self._method = method
         if card(method) is None:
             raise ConfigurationError("nozie.payment.sandbox.method is no test card")
+        self._engine = autocommit(engine)
+        self._delay = delay
+        self._method = method
 
     def start(
         self, transaction: Transaction, buyer: str | None, *, on_device: bool, now: datetime
@@ -94,11 +96,9 @@ class Sandbox:
             **(_decision(self._method, now + self._delay) if on_device else {}),
         )
         mine = sa.select(intents).where(intents.c.transaction_id == transaction.id)
-        with self._engine.begin() as db:
-            made = db.execute(fresh.on_conflict_do_nothing())
-            row = db.execute(mine).one()
-            if made.rowcount:
-                db.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+        make = fresh.on_conflict_do_nothing().returning(*intents.c, _WAKE)
+        with self._engine.connect() as db:
+            row = db.execute(make).first() or db.execute(mine).one()
         return Intent(row.intent_id, row.client_secret, row.ephemeral_key, row.customer)
 
     def charge(self, transaction: Transaction, method: str, *, now: datetime) -> Verdict | None:
@@ -114,10 +114,9 @@ class Sandbox:
         undecided = (intents.c.transaction_id == transaction.id) & (
             intents.c.due_at.is_(None) | (intents.c.due_at > naive(now))
         )
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             change = sa.update(intents).where(undecided, intents.c.canceled_at.is_(None))
-            db.execute(change.values(**_decision(method, now)))
-            db.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+            db.execute(change.values(**_decision(method, now)).returning(_WAKE))
         if not chosen.tells:
             raise UnavailableError("the payment provider does not answer")
         return self.look(transaction, now=now)
@@ -134,7 +133,7 @@ class Sandbox:
         undecided = (intents.c.transaction_id == transaction.id) & (
             intents.c.due_at.is_(None) | (intents.c.due_at > naive(now))
         )
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             moment = naive(now)
             gone = {"canceled_at": moment, "due_at": moment, "told_at": None}
             db.execute(sa.update(intents).where(undecided).values(**gone))
@@ -162,30 +161,24 @@ class Sandbox:
     @contextmanager
     def listening(self) -> Iterator[Callable[[float], None]]:
         """Yield a wait, of so many seconds at most, that a new intent ends early."""
-        engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        with engine.connect() as db:
-            driver: Any = db.connection.driver_connection
-            db.detach()
-            db.execute(sa.text(f"LISTEN {CHANNEL}"))
+        with listening(self._engine, _CHANNEL) as notices:
 
             def wait(seconds: float) -> None:
-                if select.select([driver.fileno()], [], [], seconds)[0]:
-                    # A closed connection is readable too; the next statement on it says so.
-                    db.execute(sa.text("SELECT 1"))
-                    driver.notifies.clear()
+                if select.select([notices], [], [], seconds)[0]:
+                    notices.drain()
 
             yield wait
 
     def told(self, transaction_id: TransactionId, *, now: datetime) -> None:
         """Mark a verdict as received."""
         mine = intents.c.transaction_id == transaction_id
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             db.execute(sa.update(intents).where(mine).values(told_at=naive(now)))
 
     def purge(self, *, before: datetime) -> int:
         """Forget intents that were decided and told before; return how many."""
         old = intents.c.told_at.is_not(None) & (intents.c.due_at < naive(before))
-        with self._engine.begin() as db:
+        with self._engine.connect() as db:
             return db.execute(sa.delete(intents).where(old)).rowcount
 
 

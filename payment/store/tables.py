@@ -116,7 +116,7 @@ def of_user(user_id: int) -> sa.ColumnElement[bool]:
 
 def read_transaction(row: sa.Row[Any]) -> Transaction:
     """Read a row of COLUMNS."""
-    fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's documented accessor
+    fields = {column.name: getattr(row, column.name) for column in COLUMNS}
     for name in ("created_at", "paid_at", "failed_at", "canceled_at", "refunded_at"):
         fields[name] = aware(fields[name])
     fields["title"] = read_title(row.movie_id, fields["title"])

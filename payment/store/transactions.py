@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from cloud.messaging import outbox
+from cloud.stores.postgres import autocommit
 from payment import events
 from payment.domain import (
     AlreadyBoughtError,
@@ -51,7 +52,7 @@ class SqlTransactions:
     """Payments of all customers."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self._engine, self._single = engine, autocommit(engine)
 
     def open(
         self,
@@ -108,7 +109,7 @@ class SqlTransactions:
 
     def attach(self, transaction_id: TransactionId, intent: Intent) -> None:
         """Record which intent of the provider collects this transaction."""
-        with self._engine.begin() as db:
+        with self._single.connect() as db:
             db.execute(
                 sa.update(transactions)
                 .where(transactions.c.id == transaction_id)
@@ -199,7 +200,7 @@ class SqlTransactions:
             )
             .order_by(table.c.id.desc())
         )
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             return db.execute(query.limit(1)).scalar()
 
     def claim_pending(
@@ -220,7 +221,7 @@ class SqlTransactions:
             .with_for_update(skip_locked=True)
         )
         take = sa.update(table).where(table.c.id.in_(due)).values(checked_at=naive(now))
-        with self._engine.begin() as db:
+        with self._single.connect() as db:
             return [read_transaction(row) for row in db.execute(take.returning(*COLUMNS))]
 
     def request_refund(
@@ -285,22 +286,22 @@ class SqlTransactions:
 
     def refund_refused(self, transaction_id: TransactionId) -> None:
         """Forget a refund that the provider will never make."""
-        with self._engine.begin() as db:
+        with self._single.connect() as db:
             db.execute(sa.delete(refunds).where(refunds.c.transaction_id == transaction_id))
 
     def purge_events(self, *, before: datetime) -> int:
         """Forget ids of provider's events older than `before`; return how many."""
         old = provider_events.c.received_at < naive(before)
-        with self._engine.begin() as db:
+        with self._single.connect() as db:
             return db.execute(sa.delete(provider_events).where(old)).rowcount
 
     def _find(self, which: sa.ColumnElement[bool]) -> Transaction | None:
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             row = db.execute(sa.select(*COLUMNS).where(which)).first()
         return None if row is None else read_transaction(row)
 
     def _exists(self, which: sa.ColumnElement[bool]) -> bool:
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             query = sa.select(transactions.c.id).where(which)
             return db.execute(query.limit(1)).first() is not None
 
@@ -308,7 +309,7 @@ class SqlTransactions:
         self, which: sa.ColumnElement[bool], limit: int, offset: int
     ) -> Sequence[Transaction]:
         query = sa.select(*COLUMNS).where(which).order_by(*NEWEST).limit(limit).offset(offset)
-        with self._engine.connect() as db:
+        with self._single.connect() as db:
             return [read_transaction(row) for row in db.execute(query)]
 
 
@@ -316,8 +317,10 @@ def _by_key(db: sa.Connection, order: Order) -> Transaction | None:
     """Find what an earlier request with this key has opened."""
     table = transactions
     mine = (table.c.user_id == order.user_id) & (table.c.idempotency_key == order.key)
-    row = db.execute(sa.select(*COLUMNS).where(mine, table.c.request_hash == order.digest)).first()
-    if row is not None:
+    row = db.execute(sa.select(*COLUMNS).add_columns(table.c.request_hash).where(mine)).first()
+    if row is None:
+        return None
+    if row.request_hash == order.digest:
         return read_transaction(row)
     # A request that was refused has used up no key: its transaction gives it back.
     db.execute(sa.update(table).where(mine).values(idempotency_key=None))
