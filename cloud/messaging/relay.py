@@ -51,6 +51,7 @@ class Relay:
     ) -> None:
         self._engine = engine
         self._table = table
+        self._ready = _oldest_of_each_key(table)
         self._settings = settings
         self._app_id = app_id
         self._declarations = tuple(declarations)
@@ -75,36 +76,24 @@ class Relay:
         with listening(self._engine, outbox.NAME) as notices:
             self._database.back()
             while not stop.is_set():
-                while self._round(publisher) and not stop.is_set():
+                while not stop.is_set() and self._round(publisher):
                     pass
                 publisher.wait(notices.fileno(), _POLL.total_seconds())
                 notices.drain()
 
-    def _round(self, publisher: Publisher) -> int:
-        """Publish one batch; return how many left the outbox."""
+    def _round(self, publisher: Publisher) -> bool:
+        """Publish one batch; tell whether another is ready, of which no notification comes."""
         with self._engine.begin() as db:
-            rows = db.execute(self._oldest_of_each_key()).all()
+            rows = db.execute(self._ready, {"now": self._now()}).all()
             if not rows:
-                return 0
+                return False
             verdicts = self._publish(publisher, rows)
-            gone = [row.id for row in rows if verdicts.get(str(row.message_id), "") is None]
+            gone = {row.id for row in rows if verdicts.get(str(row.message_id), "") is None}
             db.execute(sa.delete(self._table).where(self._table.c.id.in_(gone)))
             for row in rows:
                 if reason := verdicts.get(str(row.message_id)):
                     self._put_off(db, row, reason)
-        return len(gone)
-
-    def _oldest_of_each_key(self) -> sa.Select[Any]:
-        table, older = self._table, self._table.alias("older")
-        is_older = (older.c.key == table.c.key) & (older.c.id < table.c.id)
-        due = table.c.retry_at.is_(None) | (table.c.retry_at <= self._now())
-        return (
-            sa.select(table)
-            .where(~sa.exists().where(is_older), due)
-            .order_by(table.c.id)
-            .limit(_BATCH)
-            .with_for_update(skip_locked=True, of=table)
-        )
+        return len(rows) == _BATCH or any(row.followed for row in rows if row.id in gone)
 
     def _publish(
         self, publisher: Publisher, rows: Sequence[sa.Row[Any]]
@@ -157,3 +146,18 @@ class Relay:
             attempts=row.attempts + 1,
             reason=reason,
         )
+
+
+def _oldest_of_each_key(table: sa.Table) -> sa.Select[Any]:
+    """Select what may go out `now`, each with whether a younger one of its key waits behind it."""
+    other = table.alias("other")
+    of_key = other.c.key == table.c.key
+    now = sa.bindparam("now", type_=table.c.retry_at.type)
+    due = table.c.retry_at.is_(None) | (table.c.retry_at <= now)
+    return (
+        sa.select(table, sa.exists().where(of_key, other.c.id > table.c.id).label("followed"))
+        .where(~sa.exists().where(of_key, other.c.id < table.c.id), due)
+        .order_by(table.c.id)
+        .limit(_BATCH)
+        .with_for_update(skip_locked=True, of=table)
+    )

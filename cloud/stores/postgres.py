@@ -35,6 +35,8 @@ _LOOK_AROUND_S: Final = 1.0
 # connection exception, insufficient resources, operator intervention (shutdown, a statement out of
 # time), system error; lock not available; read-only after a fail-over.
 _AWAY: Final = ("08", "53", "57", "58", "55P03", "25006")
+# PostgreSQL's own where nobody says otherwise.
+_DEFAULT_LEVEL: Final = extensions.ISOLATION_LEVEL_READ_COMMITTED
 _MIGRATION_LIMIT: Final = timedelta(minutes=10)
 
 
@@ -267,6 +269,13 @@ class _Connection(extensions.connection):
     connect_patience: float
     statement_patience: float
     patience: float | None = None
+
+    def set_isolation_level(self, level: int | None) -> None:
+        """Begin transactions or not; at a level that is named, psycopg2 would tell the server."""
+        if level in {extensions.ISOLATION_LEVEL_AUTOCOMMIT, _DEFAULT_LEVEL}:
+            self.autocommit = level == extensions.ISOLATION_LEVEL_AUTOCOMMIT
+        else:
+            super().set_isolation_level(level)
 
 
 def _connection_class(settings: DatasourceSettings) -> type[_Connection]:

@@ -97,6 +97,25 @@ def test_a_pool_that_stays_busy_is_unavailable(database):
     engine.dispose()
 
 
+def test_what_is_one_statement_is_one_round_trip(database):
+    two = {"spring.datasource.hikari.maximum-pool-size": "2"}
+    engine = postgres.engine(properties(database, two))
+    single = postgres.autocommit(engine)
+    with single.connect() as db:
+        backend = db.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+    last = "SELECT query, state FROM pg_stat_activity WHERE pid = :pid"
+    with engine.connect(), single.connect() as db:
+        told = db.execute(sa.text(last), {"pid": backend}).one()
+    # No COMMIT, and no SET as the connection went back and came again.
+    assert tuple(told) == ("SELECT pg_backend_pid()", "idle")
+    # The same connections still begin transactions where these are asked for.
+    with engine.begin() as one, engine.begin() as another:
+        for db in (one, another):
+            begun = [db.execute(sa.text("SELECT now()")).scalar_one() for _ in range(2)]
+            assert begun[0] == begun[1]
+    engine.dispose()
+
+
 def test_a_wrong_statement_is_not_taken_for_a_fault_of_the_server(wired):
     with pytest.raises(sa.exc.ProgrammingError), wired.connect() as db:
         db.execute(sa.text("SELECT nothing_of_that_name"))
