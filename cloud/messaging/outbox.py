@@ -75,9 +75,8 @@ def put(connection: sa.Connection, event: Event, now: datetime) -> None:
         "body": event.body,
         "created_at": now,
     }
-    # PostgreSQL folds equal notifications of one transaction, and sends none on a rollback.
-    told = sa.func.pg_notify(NAME, "")
-    connection.execute(sa.insert(_TABLE).values(row).returning(told))
+    connection.execute(_PUT, row)
 
 
-_TABLE: Final = outbox(sa.MetaData())
+# PostgreSQL folds equal notifications of one transaction, and sends none on a rollback.
+_PUT: Final = sa.insert(outbox(sa.MetaData())).returning(sa.func.pg_notify(NAME, ""))

@@ -18,6 +18,11 @@ _TAKEN: Final = {
     "uk_ear2fekgai78b2eh3rqew7i4d": "firebaseUid",
 }
 
+_BY_ID, _BY_EMAIL, _BY_USER = (
+    sa.select(customers).where(column == sa.bindparam("wanted"))
+    for column in (customers.c.id, customers.c.email, customers.c.user_id)
+)
+
 
 class SqlCustomers:
     """Customer records in PostgreSQL."""
@@ -71,23 +76,22 @@ class SqlCustomers:
         return to_customer(row)
 
     def find(self, customer_id: int) -> Customer | None:
-        return self._first(customers.c.id == customer_id)
+        return self._first(_BY_ID, customer_id)
 
     def find_by_email(self, email: str) -> Customer | None:
-        return self._first(customers.c.email == email)
+        return self._first(_BY_EMAIL, email)
 
     def claim(self, user_id: int, email: str | None, *, now: datetime) -> Customer | None:
         """Find the user's record; one that has his e-mail and no user yet is linked to him."""
-        mine = customers.c.user_id == user_id
-        found = self._first(mine)
+        found = self._first(_BY_USER, user_id)
         if found is not None or not email:
             return found
         try:
             with self._engine.begin() as db:
                 linked = _link(db, user_id, email, now)
         except IntegrityError:  # another request has linked him meanwhile
-            return self._first(mine)
-        return linked or self._first(mine)
+            return self._first(_BY_USER, user_id)
+        return linked or self._first(_BY_USER, user_id)
 
     def page(self, *, offset: int, limit: int) -> tuple[list[Customer], int]:
         """Return records by id ascending, and how many there are."""
@@ -115,9 +119,9 @@ class SqlCustomers:
             added = _added(db, customers, {**row, "created_at": naive(now)})
             return "created" if added else "address_taken"
 
-    def _first(self, condition: sa.ColumnElement[bool]) -> Customer | None:
+    def _first(self, statement: sa.Select[Any], wanted: int | str) -> Customer | None:
         with self._single.connect() as db:
-            row = db.execute(sa.select(customers).where(condition)).first()
+            row = db.execute(statement, {"wanted": wanted}).first()
         return to_customer(row) if row else None
 
 

@@ -1,6 +1,7 @@
 """Idempotency keys: who claimed one, and what was answered (Stripe's semantics)."""
 
 from datetime import datetime, timedelta
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -8,6 +9,24 @@ from sqlalchemy.dialects.postgresql import insert
 from cloud.stores.postgres import autocommit
 from payment.domain import KeptAnswer, KeyInFlightError, KeyReusedError
 from payment.store.tables import keys, naive
+
+# Statements of the busiest way are built once: to build one costs more than to send it.
+_FRESH: Final = insert(keys)
+_CLAIM: Final = _FRESH.on_conflict_do_update(
+    index_elements=[keys.c.user_id, keys.c.key],
+    set_={"claimed_at": _FRESH.excluded.claimed_at},
+    where=keys.c.status.is_(None)
+    & (keys.c.claimed_at < sa.bindparam("lost_before"))
+    & (keys.c.request_hash == _FRESH.excluded.request_hash),
+).returning(keys.c.key)
+# A claim that nobody has taken over since: a late finisher changes nothing.
+_MINE: Final = (
+    (keys.c.user_id == sa.bindparam("of_user"))
+    & (keys.c.key == sa.bindparam("of_key"))
+    & (keys.c.claimed_at == sa.bindparam("of_claim"))
+    & keys.c.status.is_(None)
+)
+_KEEP: Final = sa.update(keys).where(_MINE)
 
 
 class SqlKeys:
@@ -27,17 +46,15 @@ class SqlKeys:
             KeyReusedError: claimed with another body.
             KeyInFlightError: claimed and not answered yet.
         """
-        fresh = insert(keys).values(
-            user_id=user_id, key=key, request_hash=digest, claimed_at=naive(now)
-        )
-        dead = (keys.c.status.is_(None)) & (keys.c.claimed_at < naive(now - self._lease))
-        take = fresh.on_conflict_do_update(
-            index_elements=[keys.c.user_id, keys.c.key],
-            set_={"claimed_at": naive(now)},
-            where=dead & (keys.c.request_hash == digest),
-        ).returning(keys.c.key)
+        claim = {
+            "user_id": user_id,
+            "key": key,
+            "request_hash": digest,
+            "claimed_at": naive(now),
+            "lost_before": naive(now - self._lease),
+        }
         with self._engine.connect() as db:
-            if db.execute(take).first() is not None:
+            if db.execute(_CLAIM, claim).first() is not None:
                 return None
             row = db.execute(
                 sa.select(keys).where(keys.c.user_id == user_id, keys.c.key == key)
@@ -52,14 +69,14 @@ class SqlKeys:
 
     def keep(self, user_id: int, key: str, answer: KeptAnswer, *, claimed: datetime) -> None:
         """Keep the answer for the next request with this key."""
-        change = sa.update(keys).where(_mine(user_id, key, claimed))
+        given = {"status": answer.status, "body": answer.body}
         with self._engine.connect() as db:
-            db.execute(change.values(status=answer.status, body=answer.body))
+            db.execute(_KEEP, {**given, **_mine(user_id, key, claimed)})
 
     def release(self, user_id: int, key: str, *, claimed: datetime) -> None:
         """Give an unanswered key back: a refused request uses up none."""
         with self._engine.connect() as db:
-            db.execute(sa.delete(keys).where(_mine(user_id, key, claimed)))
+            db.execute(sa.delete(keys).where(_MINE), _mine(user_id, key, claimed))
 
     def purge(self, *, before: datetime) -> int:
         """Forget answers older than `before`; return how many."""
@@ -67,7 +84,5 @@ class SqlKeys:
             return db.execute(sa.delete(keys).where(keys.c.claimed_at < naive(before))).rowcount
 
 
-def _mine(user_id: int, key: str, claimed: datetime) -> sa.ColumnElement[bool]:
-    """Match a claim that nobody has taken over since: a late finisher changes nothing."""
-    same = (keys.c.user_id == user_id) & (keys.c.key == key)
-    return same & keys.c.status.is_(None) & (keys.c.claimed_at == naive(claimed))
+def _mine(user_id: int, key: str, claimed: datetime) -> dict[str, Any]:
+    return {"of_user": user_id, "of_key": key, "of_claim": naive(claimed)}

@@ -25,6 +25,19 @@ from payment.store.tables import aware, intents, naive
 _CHANNEL: Final = "payment_sandbox"
 _WAKE: Final = sa.func.pg_notify(_CHANNEL, "")
 
+_UNTOLD: Final = intents.c.told_at.is_(None)
+_MINE: Final = intents.c.transaction_id == sa.bindparam("of")
+_MAKE: Final = insert(intents).on_conflict_do_nothing().returning(*intents.c, _WAKE)
+_FIND: Final = sa.select(intents).where(_MINE)
+_DUE: Final = (
+    sa.select(intents)
+    .where(_UNTOLD, intents.c.due_at <= sa.bindparam("now"))
+    .order_by(intents.c.due_at)
+    .limit(sa.bindparam("most"))
+)
+_NEXT: Final = sa.select(sa.func.min(intents.c.due_at)).where(_UNTOLD)
+_TOLD: Final = sa.update(intents).where(_MINE)
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -84,21 +97,20 @@ class Sandbox:
         intent_id = f"pi_sandbox_{secrets.token_hex(12)}"
         context: dict[str, str] = {}
         tracing.inject(context)
-        fresh = insert(intents).values(
-            transaction_id=transaction.id,
-            intent_id=intent_id,
-            client_secret=f"{intent_id}_secret_{secrets.token_urlsafe(18)}",
-            ephemeral_key=f"ek_sandbox_{secrets.token_urlsafe(24)}",
-            customer=buyer or f"cus_sandbox_{_digest(transaction.provider_key)}",
-            amount=transaction.amount,
-            currency=transaction.currency,
-            context=context,
+        fresh = {
+            "transaction_id": transaction.id,
+            "intent_id": intent_id,
+            "client_secret": f"{intent_id}_secret_{secrets.token_urlsafe(18)}",
+            "ephemeral_key": f"ek_sandbox_{secrets.token_urlsafe(24)}",
+            "customer": buyer or f"cus_sandbox_{_digest(transaction.provider_key)}",
+            "amount": transaction.amount,
+            "currency": transaction.currency,
+            "context": context,
             **(_decision(self._method, now + self._delay) if on_device else {}),
-        )
-        mine = sa.select(intents).where(intents.c.transaction_id == transaction.id)
-        make = fresh.on_conflict_do_nothing().returning(*intents.c, _WAKE)
+        }
         with self._engine.connect() as db:
-            row = db.execute(make).first() or db.execute(mine).one()
+            row = db.execute(_MAKE, fresh).first()
+            row = row or db.execute(_FIND, {"of": transaction.id}).one()
         return Intent(row.intent_id, row.client_secret, row.ephemeral_key, row.customer)
 
     def charge(self, transaction: Transaction, method: str, *, now: datetime) -> Verdict | None:
@@ -124,8 +136,7 @@ class Sandbox:
     def look(self, transaction: Transaction, *, now: datetime) -> Verdict | None:
         """Return what was decided about a transaction, None while nothing is."""
         with self._engine.connect() as db:
-            mine = sa.select(intents).where(intents.c.transaction_id == transaction.id)
-            row = db.execute(mine).first()
+            row = db.execute(_FIND, {"of": transaction.id}).first()
         return None if row is None else _verdict(row, now)
 
     def cancel(self, transaction: Transaction, *, now: datetime) -> Verdict | None:
@@ -145,18 +156,15 @@ class Sandbox:
 
     def due(self, *, now: datetime, limit: int = 50) -> list[tuple[Verdict, Mapping[str, Any]]]:
         """List verdicts to be told, each with the trace context of its request."""
-        ripe = intents.c.told_at.is_(None) & (intents.c.due_at <= naive(now))
-        query = sa.select(intents).where(ripe).order_by(intents.c.due_at).limit(limit)
         with self._engine.connect() as db:
-            rows = db.execute(query).all()
+            rows = db.execute(_DUE, {"now": naive(now), "most": limit}).all()
         found = ((_verdict(row, now), row.context) for row in rows)
         return [(verdict, context) for verdict, context in found if verdict]
 
     def next_due(self) -> datetime | None:
         """Return when the next verdict is due, None when nobody waits for one."""
-        query = sa.select(sa.func.min(intents.c.due_at)).where(intents.c.told_at.is_(None))
         with self._engine.connect() as db:
-            return aware(db.execute(query).scalar())
+            return aware(db.execute(_NEXT).scalar())
 
     @contextmanager
     def listening(self) -> Iterator[Callable[[float], None]]:
@@ -171,9 +179,8 @@ class Sandbox:
 
     def told(self, transaction_id: TransactionId, *, now: datetime) -> None:
         """Mark a verdict as received."""
-        mine = intents.c.transaction_id == transaction_id
         with self._engine.connect() as db:
-            db.execute(sa.update(intents).where(mine).values(told_at=naive(now)))
+            db.execute(_TOLD, {"of": transaction_id, "told_at": naive(now)})
 
     def purge(self, *, before: datetime) -> int:
         """Forget intents that were decided and told before; return how many."""

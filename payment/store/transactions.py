@@ -1,8 +1,8 @@
 """The durable record of payments: opened, settled once, given back at most once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -47,6 +47,36 @@ _STAMP = {
     Status.CANCELED: "canceled_at",
 }
 
+# Statements of the busiest way are built once: to build one costs more than to send it.
+_ID: Final = transactions.c.id == sa.bindparam("of")
+_TITLE: Final = (transactions.c.customer_id == sa.bindparam("customer")) & (
+    transactions.c.movie_id == sa.bindparam("movie")
+)
+_LOCK: Final = sa.select(
+    sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.bindparam("name"), 0))
+)
+_OF_KEY: Final = (transactions.c.user_id == sa.bindparam("user")) & (
+    transactions.c.idempotency_key == sa.bindparam("of_key")
+)
+_BY_KEY: Final = sa.select(*COLUMNS).add_columns(transactions.c.request_hash).where(_OF_KEY)
+_BOUGHT: Final = sa.select(transactions.c.id).where(_TITLE, OWNED).limit(1)
+_OPEN: Final = sa.insert(transactions).returning(*COLUMNS)
+_BUYER: Final = (
+    sa.select(transactions.c.stripe_customer_id)
+    .where(
+        transactions.c.customer_id == sa.bindparam("customer"),
+        transactions.c.user_id == sa.bindparam("user"),
+        transactions.c.public_id.is_(None),
+        transactions.c.stripe_customer_id.is_not(None),
+    )
+    .order_by(transactions.c.id.desc())
+    .limit(1)
+)
+_ATTACH: Final = sa.update(transactions).where(_ID)
+_HOLD: Final = sa.select(*COLUMNS).where(_ID).with_for_update()
+_SETTLE: Final = sa.update(transactions).where(_ID).returning(*COLUMNS)
+_REMEMBER: Final = insert(provider_events).on_conflict_do_nothing()
+
 
 class SqlTransactions:
     """Payments of all customers."""
@@ -73,48 +103,42 @@ class SqlTransactions:
         Raises:
             AlreadyBoughtError: the customer owns the title.
         """
-        table, lock = transactions, f"{customer_id}:{order.movie_id}"
-        same = (table.c.customer_id == customer_id) & (table.c.movie_id == order.movie_id)
+        same = {"customer": customer_id, "movie": order.movie_id}
         with self._engine.begin() as db:
             # Two clicks at once must see each other: one buyer of one title at a time.
-            db.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(lock, 0))))
+            db.execute(_LOCK, {"name": f"{customer_id}:{order.movie_id}"})
             if order.key is not None and (found := _by_key(db, order)):
                 return found
             # In this order: one that succeeds between the two questions, which takes no lock, is
             # found by the second. The other way round neither would see it.
             found = None
             if order.key is None and public_id is None:
-                pending = same & (table.c.created_at > naive(reuse_since))
-                found = _pending(db, order, pending)
-            owned = sa.select(table.c.id).where(same, OWNED).limit(1)
-            if title.plan_days is None and db.execute(owned).first():
+                found = _pending(db, order, {**same, "since": naive(reuse_since)})
+            if title.plan_days is None and db.execute(_BOUGHT, same).first():
                 raise AlreadyBoughtError("this title is already bought")
             if found:
                 return found
-            row = sa.insert(table).values(
-                customer_id=customer_id,
-                movie_id=order.movie_id,
-                amount=order.amount,
-                currency=order.currency,
-                status=Status.PENDING,
-                created_at=naive(now),
-                user_id=order.user_id,
-                idempotency_key=order.key,
-                request_hash=order.digest,
-                public_id=public_id,
-                plan_days=title.plan_days,
-                title=write_title(title),
-            )
-            return read_transaction(db.execute(row.returning(*COLUMNS)).one())
+            row = {
+                "customer_id": customer_id,
+                "movie_id": order.movie_id,
+                "amount": order.amount,
+                "currency": order.currency,
+                "status": Status.PENDING,
+                "created_at": naive(now),
+                "user_id": order.user_id,
+                "idempotency_key": order.key,
+                "request_hash": order.digest,
+                "public_id": public_id,
+                "plan_days": title.plan_days,
+                "title": write_title(title),
+            }
+            return read_transaction(db.execute(_OPEN, row).one())
 
     def attach(self, transaction_id: TransactionId, intent: Intent) -> None:
         """Record which intent of the provider collects this transaction."""
+        known = {"stripe_payment_intent_id": intent.id, "stripe_customer_id": intent.customer}
         with self._single.connect() as db:
-            db.execute(
-                sa.update(transactions)
-                .where(transactions.c.id == transaction_id)
-                .values(stripe_payment_intent_id=intent.id, stripe_customer_id=intent.customer)
-            )
+            db.execute(_ATTACH, {"of": transaction_id, **known})
 
     def settle(self, verdict: Verdict, *, now: datetime, event_id: str | None = None) -> Outcome:
         """Move the transaction as the provider decided; the event is written beside it.
@@ -122,10 +146,9 @@ class SqlTransactions:
         Nothing changes for a repeated or late verdict, for an event id seen before, or for a
         verdict that does not match the transaction's intent, amount and currency.
         """
-        table = transactions
-        mine = sa.select(*COLUMNS).where(table.c.id == verdict.transaction_id)
+        this = {"of": verdict.transaction_id}
         with self._engine.begin() as db:
-            row = db.execute(mine.with_for_update()).first()
+            row = db.execute(_HOLD, this).first()
             if row is None:
                 return Outcome.UNKNOWN
             if not _matches(db, row, verdict):
@@ -135,18 +158,14 @@ class SqlTransactions:
             status = read_status(row.status)
             if status is None or not status.may_become(verdict.status):
                 return Outcome.NOTHING_NEW
-            change = (
-                sa.update(table)
-                .where(table.c.id == verdict.transaction_id)
-                .values(
-                    status=verdict.status,
-                    charge_id=verdict.charge_id,
-                    stripe_payment_intent_id=verdict.intent_id or row.stripe_payment_intent_id,
-                    error_message=verdict.reason and verdict.reason[:255],
-                    **{_STAMP[verdict.status]: naive(now)},
-                )
-            )
-            settled = read_transaction(db.execute(change.returning(*COLUMNS)).one())
+            change = {
+                "status": verdict.status,
+                "charge_id": verdict.charge_id,
+                "stripe_payment_intent_id": verdict.intent_id or row.stripe_payment_intent_id,
+                "error_message": verdict.reason and verdict.reason[:255],
+                _STAMP[verdict.status]: naive(now),
+            }
+            settled = read_transaction(db.execute(_SETTLE, {**this, **change}).one())
             if verdict.status is Status.SUCCEEDED:
                 outbox.put(db, events.payment_succeeded(settled), now)
         return Outcome.CHANGED
@@ -182,26 +201,14 @@ class SqlTransactions:
 
     def bought(self, customer_id: CustomerId, movie_id: MovieId) -> bool:
         """Tell whether this customer has paid for the title, and not been paid back."""
-        table = transactions
-        return self._exists(
-            (table.c.customer_id == customer_id) & (table.c.movie_id == movie_id) & OWNED
-        )
+        with self._single.connect() as db:
+            found = db.execute(_BOUGHT, {"customer": customer_id, "movie": movie_id})
+            return found.first() is not None
 
     def buyer(self, customer_id: CustomerId, user_id: UserId) -> str | None:
         """Return the provider's id of a customer who has paid here before, signed in."""
-        table = transactions
-        query = (
-            sa.select(table.c.stripe_customer_id)
-            .where(
-                table.c.customer_id == customer_id,
-                table.c.user_id == user_id,
-                table.c.public_id.is_(None),
-                table.c.stripe_customer_id.is_not(None),
-            )
-            .order_by(table.c.id.desc())
-        )
         with self._single.connect() as db:
-            return db.execute(query.limit(1)).scalar()
+            return db.execute(_BUYER, {"customer": customer_id, "user": user_id}).scalar()
 
     def claim_pending(
         self, *, older_than: datetime, unseen_since: datetime, now: datetime, limit: int = 50
@@ -315,24 +322,24 @@ class SqlTransactions:
 
 def _by_key(db: sa.Connection, order: Order) -> Transaction | None:
     """Find what an earlier request with this key has opened."""
-    table = transactions
-    mine = (table.c.user_id == order.user_id) & (table.c.idempotency_key == order.key)
-    row = db.execute(sa.select(*COLUMNS).add_columns(table.c.request_hash).where(mine)).first()
+    mine = {"user": order.user_id, "of_key": order.key}
+    row = db.execute(_BY_KEY, mine).first()
     if row is None:
         return None
     if row.request_hash == order.digest:
         return read_transaction(row)
     # A request that was refused has used up no key: its transaction gives it back.
-    db.execute(sa.update(table).where(mine).values(idempotency_key=None))
+    db.execute(sa.update(transactions).where(_OF_KEY).values(idempotency_key=None), mine)
     return None
 
 
-def _pending(db: sa.Connection, order: Order, which: sa.ColumnElement[bool]) -> Transaction | None:
+def _pending(db: sa.Connection, order: Order, same: Mapping[str, Any]) -> Transaction | None:
     table = transactions
     query = (
         sa.select(*COLUMNS)
         .where(
-            which,
+            _TITLE,
+            table.c.created_at > sa.bindparam("since"),
             table.c.status == Status.PENDING,
             table.c.user_id == order.user_id,
             table.c.amount == order.amount,
@@ -340,14 +347,13 @@ def _pending(db: sa.Connection, order: Order, which: sa.ColumnElement[bool]) -> 
         )
         .order_by(table.c.id.desc())
     )
-    row = db.execute(query.limit(1)).first()
+    row = db.execute(query.limit(1), same).first()
     return None if row is None else read_transaction(row)
 
 
 def _remember(db: sa.Connection, event_id: str, now: datetime) -> bool:
     """Store an event's id; False when it was there."""
-    row = insert(provider_events).values(id=event_id, received_at=naive(now))
-    return db.execute(row.on_conflict_do_nothing()).rowcount == 1
+    return db.execute(_REMEMBER, {"id": event_id, "received_at": naive(now)}).rowcount == 1
 
 
 def _matches(db: sa.Connection, row: sa.Row[Any], verdict: Verdict) -> bool:
