@@ -36,7 +36,8 @@ _TOPOLOGY: Final = (
 _RECONCILE_EVERY: Final = timedelta(seconds=30)
 _PURGE_EVERY: Final = timedelta(hours=1)
 _EVENTS_KEPT: Final = timedelta(days=30)
-_LOOK_AROUND: Final = timedelta(seconds=1)
+_LOOK_AROUND: Final = timedelta(seconds=5)
+_STOP_SEEN: Final = timedelta(seconds=1)
 
 
 def prepare(environment: Environment) -> None:
@@ -92,8 +93,7 @@ def clerk(environment: Environment, stop: Event) -> None:
                 while not stop.is_set():
                     if isinstance(collector, Sandbox):
                         tell(collector, transactions)
-                    rounds.make()
-                    wait(_until(collector).total_seconds())
+                    _rest(collector, rounds.make(), wait, stop)
         except UnavailableError as error:
             database.away(error, stop)
 
@@ -116,8 +116,8 @@ class _Rounds:
         if collector is not None:
             schedule.repeats(service.reconcile, self._reconcile_every)
 
-    def make(self) -> None:
-        """Do what is due."""
+    def make(self) -> datetime:
+        """Do what is due; tell when something will be again."""
         now = utc_now()
         after = self._settings.reconcile_after
         if self._collector is not None and now >= self._reconcile_at:
@@ -133,6 +133,7 @@ class _Rounds:
         if now >= self._purge_at:
             self._purge_at = now + _PURGE_EVERY
             purge(self._engine, self._settings, now=now)
+        return self._purge_at if self._collector is None else self._reconcile_at
 
 
 def purge(engine: Engine, settings: Settings, *, now: datetime) -> None:
@@ -146,8 +147,8 @@ def purge(engine: Engine, settings: Settings, *, now: datetime) -> None:
 
 
 @contextmanager
-def _waiting(collector: service.Provider | None, stop: Event) -> Iterator[Callable[[float], Any]]:
-    """Yield a wait of so many seconds; a new intent of the sandbox ends it early."""
+def _waiting(collector: service.Provider | None, stop: Event) -> Iterator[Callable[[float], bool]]:
+    """Yield a wait of so many seconds, which a new intent of the sandbox ends early."""
     if isinstance(collector, Sandbox):
         with collector.listening() as wait:
             yield wait
@@ -155,11 +156,19 @@ def _waiting(collector: service.Provider | None, stop: Event) -> Iterator[Callab
         yield stop.wait
 
 
-def _until(collector: service.Provider | None) -> timedelta:
-    """Tell how long nothing is due; at most a moment, so that a stop is seen."""
-    due = collector.next_due() if isinstance(collector, Sandbox) else None
-    left = _LOOK_AROUND if due is None else due - utc_now()
-    return min(max(left, timedelta()), _LOOK_AROUND)
+def _rest(
+    collector: service.Provider | None,
+    until: datetime,
+    wait: Callable[[float], bool],
+    stop: Event,
+) -> None:
+    """Wait until something is due, or is new; a stop is seen within a moment."""
+    until = min(until, utc_now() + _LOOK_AROUND)
+    if isinstance(collector, Sandbox) and (due := collector.next_due()) is not None:
+        until = min(until, due)
+    while (left := until - utc_now()) > timedelta() and not stop.is_set():
+        if wait(min(left, _STOP_SEEN).total_seconds()):
+            return
 
 
 CHORES: Mapping[str, Callable[[Environment, Event], None]] = {"relay": relay, "clerk": clerk}

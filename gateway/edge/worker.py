@@ -46,6 +46,8 @@ log = structlog.get_logger(__name__)
 
 _TICK_S = 0.1
 _LEARN_S = 0.2
+# A worker without a connection for so long looks this seldom; who signs out has been one's client.
+_LINGER_S, _IDLE_S = 2.0, 1.0
 _LOOK_S = 0.5
 _SETTLED_S = 0.5
 _RANDOM_BITS = 56
@@ -301,9 +303,12 @@ class Edge:
     async def _keep_time(self) -> None:
         """Do in one turn what is due: an idle worker wakes up as seldom as it must learn."""
         learning: asyncio.Task[Any] | None = None
-        learned = looked = self.loop.time()
+        now = learned = looked = busy = self.loop.time()
         while True:
-            await asyncio.sleep(_TICK_S if self.connections or self._arriving else _LEARN_S)
+            if self.connections or self._arriving:
+                busy = now
+            idle = _IDLE_S if now - busy > _LINGER_S else _LEARN_S
+            await asyncio.sleep(_TICK_S if busy == now else idle)
             now = self.loop.time()
             self._redis.sweep(now)
             self._proxy.sweep(now)

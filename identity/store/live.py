@@ -106,7 +106,11 @@ def catch_up(engine: sa.Engine, client: redis.Redis, now: datetime) -> None:
         UnavailableError: the database is away.
     """
     # Most of the time there is nothing to do, and an idle instance finds out in one statement.
-    if client.get(EPOCH) == client.info("server")["run_id"]:
+    pipe = client.pipeline(transaction=False)
+    pipe.get(EPOCH)
+    pipe.info("server")
+    epoch, server = pipe.execute()
+    if epoch == server["run_id"]:
         with autocommit(engine).connect() as db:
             if not db.execute(_BEHIND, {"now": now}).scalar():
                 return

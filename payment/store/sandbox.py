@@ -167,13 +167,15 @@ class Sandbox:
             return aware(db.execute(_NEXT).scalar())
 
     @contextmanager
-    def listening(self) -> Iterator[Callable[[float], None]]:
-        """Yield a wait, of so many seconds at most, that a new intent ends early."""
+    def listening(self) -> Iterator[Callable[[float], bool]]:
+        """Yield a wait, of so many seconds at most, that tells whether a new intent ended it."""
         with listening(self._engine, _CHANNEL) as notices:
 
-            def wait(seconds: float) -> None:
-                if select.select([notices], [], [], seconds)[0]:
+            def wait(seconds: float) -> bool:
+                came = bool(select.select([notices], [], [], seconds)[0])
+                if came:
                     notices.drain()
+                return came
 
             yield wait
 

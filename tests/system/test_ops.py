@@ -1,9 +1,13 @@
 """What an operator sees of a journey, in the real tools."""
 
+import json
+from urllib.parse import urlencode
+
 import pytest
 
 from deploy.local import probes
 from deploy.local.services import SERVICES
+from deploy.local.site import CHECKOUT
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -49,6 +53,25 @@ def test_prometheus_finds_six_targets_through_eureka(watched):
         return {target["labels"]["job"]: target["health"] for target in found}
 
     eventually(targets, dict.fromkeys(SERVICES.values(), "up"), within_s=60)
+
+
+def test_every_panel_of_the_dashboard_is_a_question_that_prometheus_answers(watched, trace):
+    board = json.loads((CHECKOUT / "deploy/grafana/dashboards/overview.json").read_text())
+    questions = {
+        target["expr"]: panel["title"] for panel in board["panels"] for target in panel["targets"]
+    }
+
+    def without_an_answer() -> set[str]:
+        return {
+            title
+            for text, title in questions.items()
+            if not get(watched, "prometheus", f"/api/v1/query?{urlencode({'query': text})}")[
+                "data"
+            ]["result"]
+        }
+
+    # A healthy estate has no errors to show.
+    eventually(lambda: without_an_answer() - {"Errors (5xx) per second"}, set(), within_s=60)
 
 
 def test_log_lines_of_the_payment_are_found_by_its_trace_id(watched, trace):
