@@ -39,7 +39,7 @@ from identity.store import (
 
 log = structlog.get_logger()
 
-_LOOK_AROUND: Final = timedelta(seconds=1)
+_LOOK_AROUND: Final = timedelta(seconds=2)
 
 
 def prepare(environment: Environment) -> None:

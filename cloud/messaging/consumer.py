@@ -34,6 +34,8 @@ ATTEMPT: Final = "x-attempt"
 ORIGINAL_ROUTING_KEY: Final = "x-original-routing-key"
 EXCEPTION: Final = "x-exception"
 _EXCEPTION_LENGTH: Final = 500
+# How soon a consumer without work notices that it is to end.
+_STOP_SEEN_S: Final = 2.0
 
 
 class Hopeless(Exception):  # noqa: N818 - read aloud: raise Hopeless("no JSON")
@@ -145,7 +147,7 @@ class Consumer:
             session = _Session(connection, self._declarations, self._queue, self._prefetch)
             self._broker.back()
             while not stop.is_set():
-                session.serve(1.0)
+                session.serve(_STOP_SEEN_S)
                 while session.arrived and not stop.is_set():
                     self._deal_with(session, session.take(self._batch), stop)
                     session.serve(0)
@@ -268,7 +270,7 @@ class _Session:
         """Let time pass without letting the connection die."""
         deadline = time.monotonic() + seconds
         while not stop.is_set() and (left := deadline - time.monotonic()) > 0:
-            self.serve(min(left, 1.0))
+            self.serve(min(left, _STOP_SEEN_S))
 
     def take(self, most: int) -> list[_Arrived]:
         """Return what has arrived, oldest first."""
