@@ -1,7 +1,9 @@
 """Routes that change while requests pass: a real Config Server, two workers, no failed request."""
 
+import itertools
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -21,6 +23,7 @@ from tests.waiting import eventually
 SIMPLE = "spring.cloud.discovery.client.simple.instances"
 PREFIX = "spring.cloud.gateway.server.webflux"
 AUTH = bearer(7, "USER")
+NUMBER = re.compile(rb"x-number: (\d+)", re.IGNORECASE)
 
 
 class Changing:
@@ -80,11 +83,18 @@ def await_answers(statuses: Counter[int], wanted: int) -> None:
 
 def test_routes_change_in_all_workers_under_load_without_a_failed_request(changing, upstream):
     statuses: Counter[int] = Counter()
-    stop = threading.Event()
+    stop, numbers = threading.Event(), itertools.count()
 
     def load() -> None:
         while not stop.is_set():
-            statuses[changing.gateway.ask("/changing/x", Authorization=AUTH).status] += 1
+            number = str(next(numbers))
+            answer = changing.gateway.ask("/changing/x", Authorization=AUTH, X_Number=number)
+            statuses[answer.status] += 1
+
+    def seen() -> dict[int, bytes]:
+        """The heads that arrived, by the order in which their requests began."""
+        found = ((NUMBER.search(head), head) for head in upstream.heads)
+        return {int(number[1]): head for number, head in found if number}
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
@@ -96,9 +106,9 @@ def test_routes_change_in_all_workers_under_load_without_a_failed_request(changi
             assert status == 200
             assert any(PREFIX in key for key in keys)
             # Once refresh has answered, no worker knows the old route.
-            seen = len(upstream.heads)
+            answered = next(numbers)
             await_answers(statuses, sum(statuses.values()) + 12)
-            late = [head for head in upstream.heads[seen + 8 :] if b"/changing/" in head]
+            late = [head for number, head in seen().items() if number > answered]
             assert late
             assert all(head.startswith(b"GET /turn%d/" % turn) for head in late)
     finally:

@@ -102,13 +102,19 @@ def neighbours() -> Iterator[Neighbours]:
 
 
 @pytest.fixture
-def settings(movie_uri: str, neighbours: Neighbours) -> dict[str, str]:
+def patience() -> str:
+    """How long a neighbour may take: no test but those of a hanging one should depend on it."""
+    return "20s"
+
+
+@pytest.fixture
+def settings(movie_uri: str, neighbours: Neighbours, patience: str) -> dict[str, str]:
     """Properties of an instance; a test may add its own."""
     simple = "spring.cloud.discovery.client.simple.instances"
     return {
         "spring.data.mongodb.uri": movie_uri,
         "nozie.movie.adopt-interval": "0s",
-        "nozie.movie.call-timeout": "500ms",
+        "nozie.movie.call-timeout": patience,
         f"{simple}.customer-service[0].uri": neighbours.url,
         f"{simple}.payment-service[0].uri": neighbours.url,
     }

@@ -224,6 +224,7 @@ def test_a_neighbour_that_cannot_tell_is_a_503_for_that_title_only(client, neigh
     assert play(client, FREE, bearer(7)).status_code == 200
 
 
+@pytest.mark.parametrize("patience", ["500ms"])
 def test_a_hanging_neighbour_is_a_503_as_well(client, neighbours):
     neighbours.answering.clear()
     assert play(client, RENTAL, bearer(7)).status_code == 503
