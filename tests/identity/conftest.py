@@ -83,7 +83,7 @@ def _settings(database: dict[str, str], redis_url: str) -> Properties:
         {
             **database,
             "spring.data.redis.url": redis_url,
-            "spring.data.redis.timeout": "500ms",
+            "spring.data.redis.timeout": "5s",
             "nozie.server.threads": "12",
             "nozie.identity.bcrypt-cost": "4",
             "resilience4j.circuitbreaker.instances.redis.minimum-number-of-calls": "2",
