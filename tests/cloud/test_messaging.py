@@ -156,6 +156,34 @@ def test_an_event_of_a_transaction_that_was_rolled_back_is_never_told(engine):
     assert left(engine) == 0
 
 
+def test_a_whole_batch_without_a_word_from_the_broker_goes_out_over_a_new_connection(
+    engine, settings
+):
+    free = sa.text("SELECT count(*) FROM (SELECT 1 FROM outbox FOR UPDATE SKIP LOCKED) AS free")
+
+    def not_in_hand() -> int:
+        with engine.connect() as db:
+            return int(db.execute(free).scalar_one())
+
+    seen = Seen()
+    with (
+        running(consumer(settings, seen).run),
+        Wire(f"{settings.host}:{settings.port}") as wire,
+        running(relay(engine, replace(settings, port=wire.port)).run),
+    ):
+        put(engine, "first")
+        eventually(lambda: left(engine) == 0)
+        wire.freeze()
+        with engine.begin() as db:
+            for number in range(250):
+                event = Event(EXCHANGE, "payment.succeeded", b"{}", str(number))
+                outbox.put(db, event, utc_now())
+        eventually(lambda: not_in_hand() == 50)
+        wire.cut()
+        wire.mend()
+        eventually(lambda: left(engine) == 0)
+
+
 def test_an_event_that_nobody_hears_waits_in_the_outbox_for_its_first_listener(engine, settings):
     seen = Seen()
     with running(relay(engine, settings).run):
