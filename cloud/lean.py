@@ -25,7 +25,7 @@ def without(*extras: str) -> Iterator[None]:
 
 
 with without("rich", "pygments"):  # coloured tracebacks; a command line
-    import httpx  # noqa: F401
+    import httpx  # noqa: F401  # of py-eureka-client
     import structlog  # noqa: F401
 with without("redis"):  # a circuit shared over Redis
     import pybreaker  # noqa: F401

@@ -123,10 +123,10 @@ class Customer:
         report: what was seen so far.
     """
 
-    def __init__(self, base: str, say: Say) -> None:
+    def __init__(self, base: str, say: Say, session: requests.Session | None = None) -> None:
         self._base = base
         self._say = say
-        self._session = requests.Session()
+        self._session = session or requests.Session()
         self._session.trust_env = False
         self._name = f"traveller-{secrets.token_hex(5)}"
         self._password = secrets.token_urlsafe(18)

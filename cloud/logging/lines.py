@@ -38,6 +38,8 @@ _SECRET_TEXT = re.compile(
 )
 _MASK = "***"
 _LONGEST_TEXT = 32_768
+# Docker's json-file driver cuts lines at 16 KiB, and pieces of an object tell nobody anything.
+_LONGEST_LINE = 16_000
 
 
 def mask(text: str) -> str:
@@ -70,7 +72,7 @@ class Ecs(logging.Formatter):
         }
         bound = {**structlog.contextvars.get_contextvars(), **getattr(record, "values", {})}
         fields |= _around() | _named(bound) | _error(record)
-        return dump(fields).decode()
+        return _fitted(fields).decode()
 
 
 def _around() -> dict[str, str]:
@@ -123,6 +125,22 @@ def _error(record: logging.LogRecord) -> dict[str, str]:
         "error.message": _text(str(error)),
         "error.stack_trace": mask(stack[-_LONGEST_TEXT:]),
     }
+
+
+def _fitted(fields: dict[str, Any]) -> bytes:
+    """Write a line; of one that is too long the longest values lose half, until it fits."""
+    line = dump(fields)
+    while len(line) > _LONGEST_LINE:
+        sizes = {name: len(dump({name: value})) for name, value in fields.items()}
+        longest = max(sizes, key=sizes.__getitem__)
+        text = fields[longest]
+        if not isinstance(text, str):
+            text = dump({longest: text}).decode()
+        half = len(text) // 2
+        # A stack trace says at its end where it happened.
+        fields[longest] = f"…{text[-half:]}" if longest.endswith("trace") else f"{text[:half]}…"
+        line = dump(fields)
+    return line
 
 
 def dump(fields: Mapping[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from typing import Final
 from deploy import journey
 from deploy.local import compose
 from deploy.local.estate import Estate, EstateError
+from deploy.local.services import SERVICES
 from deploy.local.site import Site
 
 
@@ -90,9 +91,10 @@ def ensure(estate: Estate, arguments: argparse.Namespace) -> int:
 
 
 def restart(estate: Estate, arguments: argparse.Namespace) -> int:
-    """Stop these programs and start them again, with what their code and settings now say."""
-    estate.stop(*arguments.names)
-    estate.ensure(*arguments.names)
+    """Stop these programs, or all services, and start them again with what their code now says."""
+    names = arguments.names or SERVICES
+    estate.stop(*names)
+    estate.ensure(*names)
     return 0
 
 

@@ -3,13 +3,14 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from deploy import journey
-from deploy.local.services import SERVICES, snapshot_key
+from deploy.local.services import SERVICES, environment, snapshot_key
 from deploy.local.site import CHECKOUT, EstateError, Site
 
 _LOOK_S: Final = 10
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
     site = Site.of()
     names = [_CONTAINERS.get(name, name) for name in arguments.names]
     pages = [_CONTAINERS.get(name, name) for name in _PAGES["ops"]]
+    again = ("up", "--detach", "--build", "--force-recreate", "--no-deps", "--wait")
     verbs: Mapping[str, tuple[str, ...]] = {
         "up": ("up", "--detach", "--build", "--wait", "--wait-timeout", "900"),
         "ops": ("--profile", "ops", "up", "--detach", "--wait", "--wait-timeout", "900"),
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> int:
         "clean": ("--profile", "ops", "down", "--remove-orphans", "--volumes"),
         "status": ("ps", "--all"),
         "logs": ("logs", "--tail", "100", *names),
-        "restart": ("restart", *names),
+        "restart": (*again, *(names or SERVICES.values())),
         "stop": ("stop", *names),
         "ensure": ("up", "--detach", "--wait", *names),
     }
@@ -99,26 +101,39 @@ def _told(states: Mapping[str, str]) -> int:
 def _compose(site: Site, *words: str, quiet: bool = False) -> "subprocess.CompletedProcess[str]":
     """Run docker compose with the estate's secrets and ports as variables of compose.yaml."""
     site.folder.mkdir(parents=True, exist_ok=True)
+    _write_settings(site)
     given = os.environ  # noqa: TID251 - the engine's own settings are passed on as they are
     ports = {
         f"NOZIE_{name.upper().replace('-', '_')}_PORT": str(number)
         for name, number in site.ports.items()
     }
     secrets = {
-        "JWT_SECRET": site.environment.get("NOZIE_JWT_SECRET", site.secrets["jwt"]),
+        "JWT_SECRET": site.secrets["jwt"],
         "NOZIE_DATASOURCE_PASSWORD": site.secrets["datasource"],
         "NOZIE_POSTGRES_PASSWORD": site.secrets["postgres"],
         "NOZIE_CONFIG_SNAPSHOT_KEY": snapshot_key(site),
     }
     command = ("docker", "compose", "--file", str(CHECKOUT / "compose.yaml"), *words)
-    environment = {**secrets, **given, **ports}
     return subprocess.run(  # noqa: S603
         command,
-        env=environment,
+        env={**secrets, **given, **ports},
         stdout=subprocess.PIPE if quiet else None,
         text=True,
         check=False,
     )
+
+
+def _write_settings(site: Site) -> None:
+    """Write what the user has set for the services to the env_file of compose.yaml."""
+    # What the estate decides itself is no setting: folders of this machine, for one.
+    decided = {name for house in SERVICES for name in environment(site, house)}
+    settings = {name: value for name, value in site.settings.items() if name not in decided}
+    # Single quotes: nothing inside is taken for a variable, and lines may end.
+    quoted = {name: re.sub(r"(['\\])", r"\\\1", value) for name, value in settings.items()}
+    draft = site.path("settings.new")
+    draft.touch(mode=0o600)
+    draft.write_text("".join(f"{name}='{value}'\n" for name, value in sorted(quoted.items())))
+    draft.rename(site.path("settings.env"))
 
 
 def _answers(*command: str) -> bool:

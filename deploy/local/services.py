@@ -92,7 +92,7 @@ def environment(site: Site, house: str) -> dict[str, str]:
         "SPRING_DATA_REDIS_HOST": HOST,
         "SPRING_DATA_REDIS_PORT": str(site.ports["redis"]),
         "MANAGEMENT_ZIPKIN_TRACING_ENDPOINT": site.url("zipkin", "/api/v2/spans"),
-        "JWT_SECRET": site.environment.get("NOZIE_JWT_SECRET", site.secrets["jwt"]),
+        "JWT_SECRET": site.environment.get("JWT_SECRET") or site.secrets["jwt"],
         "NOZIE_CONFIG_SNAPSHOT_KEY": snapshot_key(site),
         "NOZIE_CONFIG_SNAPSHOT_FOLDER": str(site.path("snapshots")),
         "NOZIE_SERVER_RUN_DIR": str(site.path("run", house)),

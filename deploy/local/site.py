@@ -50,7 +50,7 @@ TEST_SHIFT: Final = 4000
 
 # An estate is the same whatever shell it was started from: only these names reach it.
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "JAVA_HOME", "TERM")
-_PASSED_PREFIXES: Final = ("NOZIE_", "STRIPE_", "MAIL_", "ENCRYPT_", "LOGGING_LEVEL_")
+_PASSED_PREFIXES: Final = ("NOZIE_", "JWT_", "STRIPE_", "MAIL_", "ENCRYPT_", "LOGGING_LEVEL_")
 
 HOST: Final = "127.0.0.1"
 
@@ -82,6 +82,12 @@ class Site:
     folder: Path
     ports: Mapping[str, int]
     environment: Mapping[str, str]
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The part of `environment` that says how services behave, not where programs are."""
+        passed = self.environment.items()
+        return {name: value for name, value in passed if name.startswith(_PASSED_PREFIXES)}
 
     @classmethod
     def of(cls, name: str = "main", shift: int | None = None) -> Self:

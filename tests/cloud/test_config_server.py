@@ -476,8 +476,14 @@ def test_the_real_server_gives_each_profile_its_own(tmp_path: Path, config_url: 
     assert "application-dev.yml:" in (dev.origin(waits) or "")
     assert dev.text("nozie.example.secret") == "a value that only the estate's key opens"
     without = load(tmp_path, {"SPRING_PROFILES_ACTIVE": "prod"})
-    with pytest.raises(ConfigurationError, match=r"jwt\.secret needs JWT_SECRET, which is not set"):
-        without.text("jwt.secret")
+    needed = {
+        "jwt.secret": "JWT_SECRET",
+        "spring.rabbitmq.password": "SPRING_RABBITMQ_PASSWORD",
+        "spring.datasource.password": "SPRING_DATASOURCE_PASSWORD",
+    }
+    for key, name in needed.items():
+        with pytest.raises(ConfigurationError, match=rf"{key} needs {name}, which is not set"):
+            without.text(key)
 
 
 @pytest.mark.estate

@@ -236,3 +236,17 @@ def test_levels_of_groups_are_those_of_their_members():
     )
     assert (levels["poster"], levels["movie"], levels["sqlalchemy.engine"]) == (10, 30, 51)
     assert not {"films", "sql"} & levels.keys()
+
+
+def test_a_line_stays_below_what_a_container_engine_cuts():
+    (line,) = run("""
+try:
+    raise ValueError("é" * 40_000)
+except ValueError:
+    log.exception("failed", sent={"list": ["\\n" * 9_000] * 3}, path="/x")
+""")
+    assert len(json.dumps(line, ensure_ascii=False).encode()) < 16_384
+    assert (line["message"], line["url.path"]) == ("failed", "/x")
+    assert line["error.message"].startswith("é")
+    assert line["error.stack_trace"].startswith("…")
+    assert line["nozie.sent"].endswith("…")

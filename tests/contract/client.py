@@ -21,6 +21,7 @@ from tests.contract.openapi import (
     described,
     document,
     ensure_agrees,
+    ensure_parameters,
     ensure_request,
 )
 
@@ -31,8 +32,8 @@ class CheckedClient(FlaskClient):
     """Flask's test client; raises ContractError where an answer is not what the document says.
 
     Attributes:
-        holds_requests: an accepted JSON body must fit its schema too. Off where a test shows how
-            lenient the service is beyond what it documents.
+        holds_requests: an accepted query or JSON body must fit its schema too. Off where a test
+            shows how lenient the service is beyond what it documents.
     """
 
     document: Document
@@ -48,10 +49,14 @@ class CheckedClient(FlaskClient):
             status=response.status_code,
             content_type=response.headers.get("Content-Type", ""),
             body=None if is_stream else response.get_data(),
+            headers={name.lower(): value for name, value in response.headers},
         )
         ensure_agrees([self.document], received)
-        if self.holds_requests and response.status_code < 300 and "json" in kwargs:
-            ensure_request(self.document, request.method, request.path, kwargs["json"])
+        if self.holds_requests and response.status_code < 300:
+            query = request.args.to_dict()
+            ensure_parameters(self.document, request.method, request.path, query)
+            if "json" in kwargs:
+                ensure_request(self.document, request.method, request.path, kwargs["json"])
         return response
 
 
@@ -92,6 +97,7 @@ class CheckedSession(requests.Session):
             status=response.status_code,
             content_type=kind,
             body=None if kwargs.get("stream") or kind.startswith(_STREAM) else response.content,
+            headers={name.lower(): value for name, value in response.headers.items()},
         )
         ensure_agrees(self._documents, received, general=OF_THE_GATEWAY)
         if response.status_code < 300 and kwargs.get("json") is not None:

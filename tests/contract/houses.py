@@ -67,7 +67,6 @@ BUILT: Final[Mapping[str, House]] = {
         values={"nozie.payment.provider": "sandbox", "nozie.payment.sandbox.delay": "0ms"},
     ),
     "notification": House(("mongo", "redis", "rabbit"), calls=("customer", "payment")),
-    "gateway": House(("redis",)),
 }
 
 
@@ -137,11 +136,7 @@ class Houses:
         self.environments[name] = environment
         with suppress(ModuleNotFoundError):
             getattr(import_module(f"{name}.worker"), "prepare", lambda _: None)(environment)
-        room = import_module(f"{name}.app")
-        if name == "gateway":
-            app: Flask = room.create_app(room.connect(environment))
-        else:
-            app = room.create_app(environment)
+        app: Flask = import_module(f"{name}.app").create_app(environment)
         return app
 
     def _properties(self, name: str) -> Properties:
@@ -151,8 +146,7 @@ class Houses:
         for other, server in self._servers.items():
             instances = f"spring.cloud.discovery.client.simple.instances.{other}-service"
             values[f"{instances}[0].uri"] = server.url
-        application = "api-gateway" if name == "gateway" else f"{name}-service"
-        return properties(application, values)
+        return properties(f"{name}-service", values)
 
     def _store(self, kind: str, name: str) -> Values:
         if kind == "mongo":

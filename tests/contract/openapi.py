@@ -19,7 +19,7 @@ HOUSES: Final = ("identity", "movie", "customer", "payment", "notification", "ga
 GENERAL: Final = frozenset({400, 405, 413, 415, 429, 503})
 # What the gateway answers itself, on every path.
 OF_THE_GATEWAY: Final = GENERAL | {401, 403, 404, 431, 502, 504}
-# Not the contract's: management, and the document itself.
+# Not the contract's where no document describes them: management, and the document itself.
 _BESIDE: Final = re.compile(r"/(actuator|openapi|v3/api-docs|docs)\b")
 _METHODS: Final = frozenset({"get", "put", "post", "delete", "patch"})
 _FAILURE: Final = {
@@ -44,13 +44,18 @@ class ContractError(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An answer, however it was fetched; `body` is None for a stream that is left alone."""
+    """An answer, however it was fetched; `body` is None for a stream that is left alone.
+
+    Attributes:
+        headers: names in lower case; None where nobody looks at them.
+    """
 
     method: str
     path: str
     status: int
     content_type: str
     body: bytes | None
+    headers: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,11 @@ class Document:
         """Say what is wrong with `value` by the schema at `pointer`."""
         return _faults(_validator(self, f"{self._uri}{pointer}"), value)
 
+    def faults_of(self, value: object, schema: Node) -> list[str]:
+        """Say what is wrong with `value` by a schema of this document."""
+        # Its own references stay those of the document.
+        return _faults(Draft202012Validator(schema, registry=self._registry), value)
+
     def validator(self, uri: str) -> Draft202012Validator:
         return Draft202012Validator({"$ref": uri}, registry=self._registry)
 
@@ -136,10 +146,10 @@ def ensure_agrees(
     """Hold an answer against the documents.
 
     Raises:
-        ContractError: the status is not declared, the content type is another one, or the body
-            does not fit its schema; a path outside the documents answers 404 or 405 only.
+        ContractError: the status is not declared, the content type is another one, a header or
+            the body does not fit its schema; a path outside the documents answers 404 or 405 only.
     """
-    if _BESIDE.match(received.path) or received.method in {"OPTIONS", "HEAD"}:
+    if received.method in {"OPTIONS", "HEAD"}:
         return
     said = f"{received.method} {received.path} answered {received.status}"
     for document in documents:
@@ -147,6 +157,8 @@ def ensure_agrees(
         if operation is not None:
             _ensure_declared(document, operation, received, general, said)
             return
+    if _BESIDE.match(received.path):
+        return
     if received.status not in general | {404, 405}:
         raise ContractError(f"{said}, though no document knows it")
     _ensure_failure(received, said)
@@ -170,6 +182,26 @@ def ensure_request(document: Document, method: str, path: str, body: object) -> 
             raise ContractError(f"{operation.id} accepted a body outside its schema: {faults}")
 
 
+def ensure_parameters(document: Document, method: str, path: str, query: Mapping[str, str]) -> None:
+    """Hold the query of a request that was accepted against the document.
+
+    Raises:
+        ContractError: the service takes a value that its document does not offer, or does without
+            one that the document demands.
+    """
+    operation = document.find(method, path)
+    for parameter in operation.parameters if operation else ():
+        name = parameter["name"]
+        if parameter["in"] != "query" or (name not in query and not parameter.get("required")):
+            continue
+        if name not in query:
+            raise ContractError(f"{operation and operation.id} was content without {name}")
+        schema, _ = document.resolve(parameter["schema"], "")
+        value = _value_of(query[name], schema)
+        if faults := document.faults_of(value, schema):
+            raise ContractError(f"{operation and operation.id} accepted {name}: {faults}")
+
+
 def _ensure_declared(
     document: Document,
     operation: Operation,
@@ -177,6 +209,11 @@ def _ensure_declared(
     general: frozenset[int],
     said: str,
 ) -> None:
+    on_the_way = general != GENERAL and document.house != "gateway"
+    if on_the_way and received.status in general and _is_short(received.body):
+        # The gateway's own answer on the way to the service.
+        _ensure_failure(received, said)
+        return
     declared = operation.node["responses"]
     key = next((k for k in (str(received.status), "default") if k in declared), None)
     if key is None:
@@ -185,6 +222,7 @@ def _ensure_declared(
         _ensure_failure(received, said)
         return
     node, pointer = document.resolve(declared[key], f"{operation.pointer}/responses/{key}")
+    _ensure_headers(document, node, pointer, received, said)
     content: Mapping[str, Any] = node.get("content", {})
     kind = received.content_type.partition(";")[0].strip()
     if not content:
@@ -201,6 +239,35 @@ def _ensure_declared(
         raise ContractError(f"{said}: {'; '.join(faults)}\n{received.body[:500]!r}")
 
 
+def _ensure_headers(
+    document: Document, node: Node, pointer: str, received: Received, said: str
+) -> None:
+    """Expect the headers that an answer declares, where the judge was given any."""
+    for name in node.get("headers", {}) if received.headers is not None else ():
+        header, where = document.resolve(node["headers"][name], f"{pointer}/headers/{name}")
+        text = (received.headers or {}).get(name.lower())
+        if text is None:
+            if header.get("required", False):
+                raise ContractError(f"{said} without {name}")
+            continue
+        value = _value_of(text, header["schema"])
+        if faults := document.faults(value, f"{where}/schema"):
+            raise ContractError(f"{said} with {name}: {'; '.join(faults)}")
+
+
+def _value_of(text: str, schema: Node) -> object:
+    """Read a parameter or header as the type that its schema names (style `simple`)."""
+    try:
+        if schema.get("type") == "integer":
+            return int(text)
+        if schema.get("type") == "number":
+            return float(text)
+    except ValueError:
+        return text
+    booleans = {"true": True, "false": False} if schema.get("type") == "boolean" else {}
+    return booleans.get(text, text)
+
+
 def _ensure_failure(received: Received, said: str) -> None:
     """Expect the envelope of failures, or the short form that the gateway writes."""
     if received.content_type != "application/json":
@@ -208,6 +275,15 @@ def _ensure_failure(received: Received, said: str) -> None:
     value = _json(received.body or b"", said)
     if faults := _faults(Draft202012Validator(_FAILURE), value):
         raise ContractError(f"{said}: {'; '.join(faults)}")
+
+
+def _is_short(body: bytes | None) -> bool:
+    """Tell whether a failure has the gateway's form, without data and timestamp."""
+    try:
+        value = orjson.loads(body or b"")
+    except ValueError:
+        return False
+    return isinstance(value, dict) and not {"data", "timestamp"} & value.keys()
 
 
 def _json(body: bytes, said: str) -> Any:

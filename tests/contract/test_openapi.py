@@ -15,6 +15,7 @@ from tests.contract.openapi import (
     Received,
     document,
     ensure_agrees,
+    ensure_parameters,
     ensure_request,
 )
 
@@ -95,6 +96,30 @@ def test_an_accepted_body_must_be_documented():
     ensure_request(document("movie"), "POST", "/api/movies", {"name": "x", "slug": "x"})
     with pytest.raises(ContractError, match="createMovie"):
         ensure_request(document("movie"), "POST", "/api/movies", {"name": "x"})
+
+
+def test_an_accepted_query_must_be_documented():
+    search = ("GET", "/api/movies/search")
+    ensure_parameters(document("movie"), *search, {"q": "rain", "page": "2", "beside": "x"})
+    with pytest.raises(ContractError, match="searchMovies accepted page"):
+        ensure_parameters(document("movie"), *search, {"q": "rain", "page": "two"})
+    with pytest.raises(ContractError, match="searchMovies was content without q"):
+        ensure_parameters(document("movie"), *search, {})
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        pytest.param({}, "without Retry-After", id="missing"),
+        pytest.param({"retry-after": "soon"}, "with Retry-After", id="of another type"),
+    ],
+)
+def test_declared_headers_must_come(headers, reason):
+    known = {"x-correlation-id": "7eac2639-b439-4105-97ca-64bf30efa6b8"}
+    body = b'{"success": false, "message": "No"}'
+    received = Received("GET", "/docs", 429, "application/json", body, known | headers)
+    with pytest.raises(ContractError, match=reason):
+        ensure_agrees([document("gateway")], received)
 
 
 @pytest.fixture

@@ -414,7 +414,7 @@ def test_a_letter_for_a_channel_that_is_not_configured_is_left_out(deps):
 
 @pytest.fixture
 def client(environment):
-    return checked(create_app(environment), "notification", holds_requests=False)
+    return checked(create_app(environment), "notification")
 
 
 def test_devices_are_registered_listed_and_forgotten_by_their_owner(client):

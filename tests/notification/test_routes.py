@@ -19,7 +19,7 @@ APP = "/notifications/users/7/notifications"
 
 @pytest.fixture
 def client(environment):
-    return checked(create_app(environment), "notification", holds_requests=False)
+    return checked(create_app(environment), "notification")
 
 
 @pytest.fixture
@@ -197,6 +197,7 @@ def test_the_app_marks_and_deletes_its_own(client, add):
 
 
 def test_an_administrator_creates_and_chooses_no_id(client):
+    client.holds_requests = False
     body = {"customerId": "1", "title": "Sale", "id": "mine", "read": True, "createdAt": "now"}
     answer = client.post("/api/notifications", headers=ADMIN, json=body)
     assert answer.status_code == 201

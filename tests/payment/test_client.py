@@ -17,7 +17,7 @@ CHECKOUT = {"userId": "7", "movieId": "rented", "amount": 4.99}
 
 @pytest.fixture
 def client(app):
-    return checked(app, "payment", holds_requests=False)
+    return checked(app, "payment")
 
 
 def charge(client, key=None, user=7, **change):
@@ -227,6 +227,7 @@ def test_a_checkout_is_known_by_its_name_and_user(client, user, name):
     ],
 )
 def test_what_may_be_checked_out(client, change, status):
+    client.holds_requests = False
     assert checkout(client, **change).status_code == status
 
 

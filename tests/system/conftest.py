@@ -6,6 +6,7 @@ import pytest
 
 from deploy.journey import Customer
 from deploy.local import Estate
+from tests.contract.client import CheckedSession
 
 
 @pytest.fixture
@@ -18,7 +19,8 @@ def platform(estate: Estate) -> Estate:
 @pytest.fixture
 def customer(platform: Estate) -> Iterator[Customer]:
     """A person who has not signed up yet."""
-    found = Customer(platform.url("gateway"), print)
+    gateway = platform.url("gateway")
+    found = Customer(gateway, print, CheckedSession(gateway))
     yield found
     found.leave()
 

@@ -10,6 +10,8 @@ import pytest
 
 from deploy.local import probes
 from deploy.local.services import SERVICES
+from tests.contract.client import CheckedSession
+from tests.contract.openapi import document
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -40,6 +42,19 @@ def test_a_customer_passes_through_the_gateway(customer):
     assert report.reason == ""
     assert len(report.steps) == 18
     assert re.fullmatch(r"[0-9a-f]{32}", report.payment_trace)
+
+
+def test_what_the_gateway_answers_itself_is_what_its_document_says(platform):
+    gateway = platform.url("gateway")
+    with CheckedSession(gateway, ["gateway"]) as session:
+        seen = {
+            operation.template: session.request("GET", operation.template).status_code
+            for operation in document("gateway").operations
+        }
+    away = {path: 503 for path in seen if path.startswith("/fallback/")}
+    assert len(away) == 5
+    pages = {"/actuator/health": 200, "/actuator/info": 200, "/actuator/prometheus": 200}
+    assert seen == away | pages | {"/docs": 200, "/ops": 303}
 
 
 def test_eurekas_page_lists_the_six_services_once_with_working_links(platform):
