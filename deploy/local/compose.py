@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -128,8 +127,8 @@ def _write_settings(site: Site) -> None:
     # What the estate decides itself is no setting: folders of this machine, for one.
     decided = {name for house in SERVICES for name in environment(site, house)}
     settings = {name: value for name, value in site.settings.items() if name not in decided}
-    # Single quotes: nothing inside is taken for a variable, and lines may end.
-    quoted = {name: re.sub(r"(['\\])", r"\\\1", value) for name, value in settings.items()}
+    # In single quotes nothing is taken for a variable, nor a backslash for more than itself.
+    quoted = {name: value.replace("'", r"\'") for name, value in settings.items()}
     draft = site.path("settings.new")
     draft.touch(mode=0o600)
     draft.write_text("".join(f"{name}='{value}'\n" for name, value in sorted(quoted.items())))
