@@ -157,10 +157,10 @@ class SqlSessions:
 
 
 def select_sessions() -> sa.Select[Any]:
-    """Select sessions with the end of their refresh token."""
+    """Select sessions with the end of their refresh token; one that is purged has none."""
     tied = refresh_tokens.c.id == sessions.c.refresh_token_id
     end = refresh_tokens.c.expires_at, refresh_tokens.c.revoked_at
-    return sa.select(sessions, *end).join_from(sessions, refresh_tokens, tied)
+    return sa.select(sessions, *end).join_from(sessions, refresh_tokens, tied, isouter=True)
 
 
 def is_live(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:

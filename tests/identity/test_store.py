@@ -272,6 +272,20 @@ def test_what_is_over_is_swept_away_and_nothing_else(house: House):
     assert house.post("refresh", {"refreshToken": kept["refreshToken"]}).status_code == 200
 
 
+def test_a_session_without_its_refresh_token_is_in_step(house: House):
+    """The sweep has taken the token, or a JVM service never named one."""
+    house.register()
+    pair = house.login()
+    catch_up(house.engine, house.redis, utc_now())
+    expired = "expires_at = timezone('UTC', now()) - interval '1 second'"
+    house.run(f"UPDATE refresh_tokens SET {expired}")  # noqa: S608
+    house.run("INSERT INTO user_sessions (user_id, is_active) VALUES (1, true)")
+    purge(house.engine, utc_now())
+    catch_up(house.engine, house.redis, utc_now())
+    assert house.rows("SELECT 1 FROM user_sessions WHERE mirrored_at IS NULL") == []
+    assert not house.redis.exists(f"nozie:identity:session:{sid(pair)}")
+
+
 def test_a_registration_and_its_event_are_one(house: House):
     made = house.register()
     (event,) = house.rows("SELECT * FROM outbox")
