@@ -102,8 +102,9 @@ def upkeep(environment: Environment, stop: Event, now: Clock = utc_now) -> None:
         try:
             catch_up(engine, client, now())
             if swept is None or now() - swept >= every:
-                swept = now()
-                log.info("purged", rows=purge(engine, swept))
+                started = now()
+                log.info("purged", rows=purge(engine, started))
+                swept = started
             neighbours.back()
             stop.wait(_LOOK_AROUND.total_seconds())
         except (RedisError, UnavailableError) as error:

@@ -64,3 +64,21 @@ def test_a_chore_without_a_database_waits_and_can_be_stopped(
     with capture_logs() as said, running(changed(settings, away), work):
         eventually(lambda: said)
     assert {line["event"] for line in said} == {"waiting_for"}
+
+
+def test_a_sweep_that_broke_off_is_taken_up_again(house: House):
+    """The next one after it would be a day away."""
+    house.register()
+    house.login()
+    house.run("UPDATE refresh_tokens SET expires_at = now() - interval '1 day'")
+    house.run(
+        "CREATE FUNCTION away() RETURNS trigger AS $$ BEGIN"
+        " RAISE EXCEPTION 'going down' USING ERRCODE = '57P01'; END $$ LANGUAGE plpgsql"
+    )
+    house.run(
+        "CREATE TRIGGER away BEFORE DELETE ON refresh_tokens FOR EACH ROW EXECUTE FUNCTION away()"
+    )
+    with capture_logs() as said, running(house.environment, worker.upkeep):
+        eventually(lambda: [line for line in said if line["event"] == "waiting_for"])
+        house.run("DROP TRIGGER away ON refresh_tokens")
+        eventually(lambda: house.rows("SELECT 1 FROM refresh_tokens") == [])
