@@ -14,6 +14,7 @@ class Wire:
         connections: how many there have been.
         requests: first lines of HTTP requests that passed, without the protocol.
         times: when they did, in monotonic seconds.
+        sent: bytes that clients have sent.
     """
 
     def __init__(self, address: str) -> None:
@@ -26,7 +27,8 @@ class Wire:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._lock = threading.Lock()
         self._cut = self._frozen = self._closed = False
-        self.connections = 0
+        self.connections = self.sent = 0
+        self._clients: set[socket.socket] = set()
         self.requests: list[str] = []
         self.times: list[float] = []
         self._thread = threading.Thread(target=self._serve)
@@ -74,6 +76,7 @@ class Wire:
                     self.times.append(time.monotonic())
                     self.requests.append(data.split(b" HTTP/1.1", 1)[0].decode())
                 self._pairs[source].sendall(data)
+                self.sent += len(data) * (source in self._clients)
             except OSError:
                 data = b""
             if not data:
@@ -86,6 +89,7 @@ class Wire:
             client.close()
             return
         server = socket.create_connection(self._target)
+        self._clients.add(client)
         for one, other in ((client, server), (server, client)):
             self._pairs[one] = other
             self._selector.register(one, selectors.EVENT_READ)
@@ -94,6 +98,7 @@ class Wire:
         for end in (one, self._pairs[one]):
             del self._pairs[end]
             self._selector.unregister(end)
+            self._clients.discard(end)
             end.close()
 
     def _drop_all(self) -> None:

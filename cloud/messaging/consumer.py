@@ -5,10 +5,11 @@ process does); after the last delay it becomes a dead letter. A store that is aw
 delivery's fault: it is waited for, with the delivery in hand.
 """
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from logging import DEBUG, INFO
@@ -36,6 +37,9 @@ EXCEPTION: Final = "x-exception"
 _EXCEPTION_LENGTH: Final = 500
 # How soon a consumer without work notices that it is to end.
 _STOP_SEEN_S: Final = 2.0
+# The broker gives a connection up that says nothing for two heartbeats.
+_LOOKS_PER_HEARTBEAT: Final = 4
+_SELDOM: Final = timedelta(seconds=5)
 
 
 class Hopeless(Exception):  # noqa: N818 - read aloud: raise Hopeless("no JSON")
@@ -105,7 +109,7 @@ class Consumer:
     Args:
         handle: does the work of one delivery.
         handle_many: the same for up to `batch` at once, whatever has arrived meanwhile: nothing
-            is waited for to fill a batch. An exception that it raises is that of every delivery.
+            is waited for to fill a batch. When it raises, each is given to it alone.
         prefetch: deliveries that the broker hands out before the first is acknowledged.
     """
 
@@ -146,11 +150,12 @@ class Consumer:
         try:
             session = _Session(connection, self._declarations, self._queue, self._prefetch)
             self._broker.back()
-            while not stop.is_set():
-                session.serve(_STOP_SEEN_S)
-                while session.arrived and not stop.is_set():
-                    self._deal_with(session, session.take(self._batch), stop)
-                    session.serve(0)
+            with session.kept_alive(self._settings.heartbeat / _LOOKS_PER_HEARTBEAT or _SELDOM):
+                while not stop.is_set():
+                    session.serve(_STOP_SEEN_S)
+                    while session.arrived and not stop.is_set():
+                        self._deal_with(session, session.take(self._batch), stop)
+                        session.serve(0)
         finally:
             with suppress(*rabbit.BROKER_AWAY):
                 connection.close()
@@ -208,15 +213,31 @@ class Consumer:
         """Handle once the store is there; None when told to stop before, without an ack."""
         while not stop.is_set():
             try:
-                verdicts = self._handle_traced(deliveries)
+                with session.unattended():
+                    verdicts = self._handle_traced(deliveries)
             except UnavailableError as error:
                 self._store.away(error, stop, session.pause)
             except Exception as error:  # noqa: BLE001 - the handler's own fault, told with each
-                return [error] * len(deliveries)
+                return self._handle_singly(session, deliveries, stop, error)
             else:
                 self._store.back()
                 return verdicts
         return None
+
+    def _handle_singly(
+        self, session: "_Session", deliveries: Sequence[Delivery], stop: Stop, error: Exception
+    ) -> Sequence[Exception | None] | None:
+        """Find out which of a batch the error is about: the others must not suffer for it."""
+        if len(deliveries) == 1:
+            return [error]
+        log.warning("batch_failed", queue=self._queue, count=len(deliveries), reason=repr(error))
+        verdicts: list[Exception | None] = []
+        for delivery in deliveries:
+            found = self._handle_patiently(session, [delivery], stop)
+            if found is None:
+                return None
+            verdicts += found
+        return verdicts
 
     def _handle_traced(self, deliveries: Sequence[Delivery]) -> Sequence[Exception | None]:
         with ExitStack() as spans:
@@ -259,6 +280,51 @@ class _Session:
         self._out.confirm_delivery()
         self._in.basic_qos(prefetch_count=prefetch)
         self._in.basic_consume(queue, self._on_message)
+        # Who holds it may use the connection: the consumer's thread, but for a handler's time.
+        self._mine = threading.Lock()
+        self._handling = threading.Event()
+
+    @contextmanager
+    def kept_alive(self, every: timedelta) -> Iterator[None]:
+        """Have heartbeats answered meanwhile by another thread, while a handler has this one."""
+        over = threading.Event()
+
+        def keep() -> None:
+            while not over.is_set():
+                self._handling.wait()
+                over.wait(every.total_seconds())
+                # Cleared first: a handler that begins from here on is noticed again.
+                self._handling.clear()
+                if not self._mine.acquire(blocking=False):
+                    continue
+                try:
+                    self._handling.set()
+                    if not over.is_set():
+                        self.serve(0)
+                except rabbit.BROKER_AWAY:
+                    return  # the consumer's own thread will find out, too
+                finally:
+                    self._mine.release()
+
+        keeper = threading.Thread(target=keep, name="heartbeats", daemon=True)
+        with self._mine:
+            keeper.start()
+            try:
+                yield
+            finally:
+                over.set()
+                self._handling.set()
+        keeper.join()
+
+    @contextmanager
+    def unattended(self) -> Iterator[None]:
+        """Leave the connection to who keeps it alive."""
+        self._mine.release()
+        self._handling.set()
+        try:
+            yield
+        finally:
+            self._mine.acquire()
 
     def serve(self, seconds: float) -> None:
         """Take in what arrives, answer heartbeats; end early when something came."""

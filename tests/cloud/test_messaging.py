@@ -41,6 +41,7 @@ ESTATE = [
     rabbit.exchange("payment.exchange"),
     rabbit.exchange_binding(EXCHANGE, "payment.exchange"),
 ]
+HEARTBEAT = 8  # bytes of its frame
 MESSAGES = outbox.outbox(sa.MetaData())
 
 
@@ -409,3 +410,44 @@ def test_what_is_published_at_once_is_with_the_broker_or_an_error(settings, chan
         publish_all(settings, "test", [Event("payment.exchange", "nobody.listens", b"", "k")])
     with pytest.raises(UnavailableError):
         publish_all(replace(settings, port=1), "test", events)
+
+
+def test_heartbeats_are_answered_while_a_handler_takes_its_time(settings, channel):
+    """Else the broker would hang up, and the work begin anew for ever, as if never tried."""
+    attempts: list[int] = []
+    with Wire(f"{settings.host}:{settings.port}") as wire:
+
+        def slow(delivery: Delivery) -> None:
+            attempts.append(delivery.attempt)
+            if not delivery.attempt:
+                before = wire.sent
+                eventually(lambda: wire.sent >= before + 4 * HEARTBEAT)
+                raise ValueError("not now")
+
+        wired = replace(settings, port=wire.port, heartbeat=timedelta(seconds=1))
+        with running(consumer(wired, slow).run):
+            eventually(lambda: _publish(channel, b"{}"))
+            eventually(lambda: attempts == [0, 1], within_s=60)
+        assert wire.connections == 1
+    assert depth(channel, QUEUE) == 0
+
+
+def test_one_delivery_that_breaks_a_batch_is_found_and_the_others_are_done(settings, channel):
+    done: list[str] = []
+
+    class OneBad(SeenMany):
+        def many(self, deliveries) -> list[Exception | None]:
+            if any(each.body == b"bad" for each in deliveries):
+                raise Hopeless("one of them")
+            done.extend(each.body.decode() for each in deliveries)
+            return [None] * len(deliveries)
+
+    for method, arguments in rabbit.work_queue(QUEUE, BINDINGS):
+        getattr(channel, method)(**arguments)
+    for body in ("a", "b", "bad", "c"):
+        channel.basic_publish("", QUEUE, body.encode())
+    with running(many(settings, OneBad()).run):
+        eventually(lambda: depth(channel, f"{QUEUE}.dlq") == 1)
+        eventually(lambda: set(done) == {"a", "b", "c"})
+    assert channel.basic_get(f"{QUEUE}.dlq")[2] == b"bad"
+    assert depth(channel, QUEUE) == 0
