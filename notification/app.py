@@ -98,8 +98,7 @@ class _Live:
 
     def end(self) -> None:
         """End the streams: their clients come back at once, to what has taken the place of this."""
-        for each in self.hub.listeners():
-            each.end()
+        self.hub.close()
 
 
 def _live(environment: Environment, settings: Settings, notifications: MongoNotifications) -> _Live:

@@ -10,10 +10,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final
 
+import structlog
 from flask import Response, request
+
+log = structlog.get_logger()
 
 # Set when the worker was told to end (`cloud.server`): an open stream must not hold up the drain.
 stopping: Final = threading.Event()
@@ -22,6 +25,8 @@ _TICK_S: Final = 0.25
 # What a socket says that cannot go on at once, plain or with TLS.
 _LATER: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+# Of what a client missed this much waits for it; then it comes back for the rest.
+_MOST_MISSED: Final = 1024 * 1024
 # Set by a server that leaves a socket alone once its answer raised `HandedOver`.
 _lets_go = threading.Event()
 
@@ -38,24 +43,26 @@ class OpenStream:
             twice as long is dropped.
         until: when it ends, as `time.monotonic()` tells it.
         limit: chunks that may wait for a slow client, beside those it missed, before it is dropped.
+            Of those it missed only so many wait as fit into a megabyte.
         closed: called once, when the stream is over.
     """
 
     __slots__ = (
-        "_blocked", "_chunked", "_closed", "_heartbeat", "_limit", "_lock", "_poll", "_socket",
-        "_spoke", "_until", "_waiting", "ended",
+        "_blocked", "_chunked", "_closed", "_heartbeat", "_limit", "_lock", "_missed", "_poll",
+        "_size", "_socket", "_spoke", "_until", "_waiting", "ended", "full",
     )  # fmt: skip
 
     def __init__(
         self, *, heartbeat: float, until: float, limit: int, closed: Callable[[], None]
     ) -> None:
-        self.ended = False
+        self.ended = self.full = False
         self._heartbeat = heartbeat
         self._until = until
         self._limit = limit
         self._closed = closed
         self._lock = threading.Lock()
         self._waiting: list[bytes] = []
+        self._missed = self._size = 0  # of what waits: chunks from before the client came, bytes
         self._socket: socket.socket | None = None
         self._poll: select.epoll | None = None
         self._chunked = self._blocked = False
@@ -66,18 +73,22 @@ class OpenStream:
 
         Args:
             chunk: one or more whole SSE fields with a blank line.
-            missed: from before the client came. It is not slow because it missed much, so what is
-                `missed` may wait beside the `limit` of others.
+            missed: from before the client came, and before anything else is sent. It is not slow
+                because it missed much: what is `missed` waits beside the `limit` of others. Once
+                too much of it waits the stream is `full`: it takes nothing more, and ends when the
+                client has got what waits.
         """
         with self._lock:
-            if self.ended:
+            if self.ended or self.full:
                 return
-            self._limit += missed
+            self._missed += missed
             self._waiting.append(_framed(chunk) if self._chunked else chunk)
+            self._size += len(self._waiting[-1])
             if self._poll is not None and not self._blocked:
                 self._flush()
-            if len(self._waiting) > self._limit:
+            if len(self._waiting) - self._missed > self._limit:
                 self.ended = True
+            self.full = missed and self._size > _MOST_MISSED
 
     def end(self) -> None:
         """Let it end; the writer closes it within a moment."""
@@ -97,6 +108,7 @@ class OpenStream:
             poll.register(own.fileno(), select.EPOLLIN)
             if chunked:
                 self._waiting = [_framed(chunk) for chunk in self._waiting]
+                self._size = sum(map(len, self._waiting))
             self._flush()
 
     def on_ready(self, events: int) -> None:
@@ -109,35 +121,46 @@ class OpenStream:
 
     def tick(self, now: float) -> bool:
         """Beat when it was silent for long; False when the stream is over, and closed."""
-        silent = now - self._spoke
-        if silent >= self._heartbeat and not self._blocked:
-            self.send(comment("heartbeat"))
-        if now >= self._until or (self._blocked and silent >= 2 * self._heartbeat):
-            self.ended = True
+        if not self.ended:
+            self._look_after(now)
         if not self.ended and not stopping.is_set():
             return True
         self._over()
         return False
 
+    def _look_after(self, now: float) -> None:
+        silent = now - self._spoke
+        if silent >= self._heartbeat and not self._blocked:
+            self.send(comment("heartbeat"))
+        if now >= self._until or (self._blocked and silent >= 2 * self._heartbeat):
+            self.ended = True
+        if self.full and not self._blocked:
+            self.ended = True
+
     def _flush(self) -> None:
         if self._socket is None or self._poll is None:
             return
         try:
+            self._send_waiting(self._socket)
+            if self._blocked != bool(self._waiting):
+                self._blocked = not self._blocked
+                wanted = select.EPOLLIN | (select.EPOLLOUT if self._blocked else 0)
+                self._poll.modify(self._socket.fileno(), wanted)
+        except (OSError, ValueError):
+            # A ValueError stands for a socket that somebody else has closed.
+            self.ended = True
+
+    def _send_waiting(self, own: socket.socket) -> None:
+        with suppress(*_LATER):
             while self._waiting:
-                sent = self._socket.send(self._waiting[0])
+                sent = own.send(self._waiting[0])
                 self._spoke = time.monotonic()
+                self._size -= sent
                 if sent < len(self._waiting[0]):
                     self._waiting[0] = self._waiting[0][sent:]
                 else:
                     del self._waiting[0]
-        except _LATER:
-            pass
-        except OSError:
-            self.ended = True
-        if self._blocked != bool(self._waiting):
-            self._blocked = not self._blocked
-            wanted = select.EPOLLIN | (select.EPOLLOUT if self._blocked else 0)
-            self._poll.modify(self._socket.fileno(), wanted)
+                    self._missed = max(0, self._missed - 1)
 
     def _listen(self) -> None:
         """Notice a client that is gone; a word from one that should only listen is left unread."""
@@ -156,7 +179,7 @@ class OpenStream:
             closed, self._closed = self._closed, _nothing
             if own is not None:
                 # Closing also takes it out of the poll. Half a chunk must not look like a whole.
-                with suppress(OSError):
+                with suppress(OSError, ValueError):
                     if self._chunked and not self._waiting:
                         own.send(_LAST_CHUNK)
                     own.shutdown(socket.SHUT_RDWR)
@@ -179,7 +202,8 @@ class _Writer:
             if poll is None:
                 poll = self._poll = select.epoll()
             self._streams[number] = stream
-            stream.attach(own, poll, chunked=chunked)
+            with _faults_of(stream):
+                stream.attach(own, poll, chunked=chunked)
         if begin:
             # Not a daemon: the process ends once the streams have ended.
             threading.Thread(target=self._run, args=(poll,), name="streams").start()
@@ -189,7 +213,8 @@ class _Writer:
         while True:
             for number, events in poll.poll(max(0.0, look_around - time.monotonic())):
                 if stream := self._streams.get(number):
-                    stream.on_ready(events)
+                    with _faults_of(stream):
+                        stream.on_ready(events)
             now = time.monotonic()
             if now < look_around:
                 continue
@@ -197,13 +222,26 @@ class _Writer:
             for number, stream in list(self._streams.items()):
                 # Under the lock: a number that becomes free may be a new stream's at once.
                 with self._lock:
-                    if not stream.tick(now) and self._streams.get(number) is stream:
+                    over = False
+                    with _faults_of(stream):
+                        over = not stream.tick(now)
+                    if over and self._streams.get(number) is stream:
                         del self._streams[number]
             with self._lock:
                 if not self._streams:
                     self._poll = None
                     poll.close()
                     return
+
+
+@contextmanager
+def _faults_of(stream: OpenStream) -> Iterator[None]:
+    """Let a stream's fault end that stream, at the next look around: the writer serves others."""
+    try:
+        yield
+    except Exception:
+        log.exception("stream_failed")
+        stream.end()
 
 
 adopt: Final = _Writer().adopt
@@ -250,6 +288,8 @@ def event_stream(opening: Iterable[bytes], stream: OpenStream) -> Response:
 def _send_all(missed: Iterable[bytes], stream: OpenStream) -> None:
     for chunk in missed:
         stream.send(chunk, missed=True)
+        if stream.full or stream.ended:
+            return
 
 
 def sse(event: str, data: bytes, event_id: str) -> bytes:

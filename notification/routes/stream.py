@@ -14,6 +14,7 @@ from cloud.web.streams import OpenStream, sse
 from notification.deps import Deps
 from notification.domain import Audience, Notification, NotificationId
 from notification.schema import dump_push
+from notification.service.watching import OVERLAP
 
 _EVENT: Final = "notification"
 # Two consumers may store in another order than their clocks said: what a client comes back for,
@@ -40,6 +41,9 @@ class Stream:
         self._lock = threading.Lock()
         # Insertion order is age. Most clients are sent nothing, and hold no memory for it.
         self._sent: dict[str, None] = {}
+        # What is told while a returning client gets what it missed is looked for after that. The id
+        # it got last says where it goes on: nothing may be sent before what is older.
+        self._behind = self._told = False
         settings = deps.settings
         self.out = OpenStream(
             heartbeat=settings.stream_heartbeat.total_seconds(),
@@ -49,22 +53,33 @@ class Stream:
         )
 
     def opening(self) -> Iterator[bytes]:
-        """Begin to listen; yield what comes first: manners, and what a returning client missed."""
+        """Begin to listen; yield what comes first: manners, and what a returning client missed.
+
+        Whoever takes no more of it ends the stream: its client comes back for the rest.
+        """
         settings = self._deps.settings
         yield b"retry: %d\n\n" % round(settings.stream_retry / timedelta(milliseconds=1))
         moment = self._moment()
         self._since = (moment or self._since) - _OVERLAP
+        self._behind = moment is not None
         # Joined first: what is stored from here on is either pushed or found.
         self._deps.watch.join(self)
-        if moment is None:
-            return
         try:
-            for found in self._deps.notifications.since(self.audience, self._since):
-                if chunk := self._chunk(found.id, dump_push(found)):
-                    yield chunk
+            yield from self._missed(self._since)
         except UnavailableError:
             # Its client will find out by its own means, or come back: an end, not a gap.
             self.end()
+
+    def _missed(self, moment: datetime) -> Iterator[bytes]:
+        """Yield what is stored from `moment` on, until nothing more is told meanwhile."""
+        while self._behind:
+            began, self._told = self._deps.now(), False
+            for found in self._deps.notifications.since(self.audience, moment):
+                if chunk := self._chunk(found.id, dump_push(found)):
+                    yield chunk
+            moment = max(moment, began - OVERLAP)
+            with self._lock:
+                self._behind = self._told
 
     def push(self, payload: bytes) -> None:
         """Send what was announced, unless it is none of ours."""
@@ -101,6 +116,10 @@ class Stream:
         return found and min(found, self._since)
 
     def _send(self, key: str, payload: bytes) -> None:
+        with self._lock:
+            if self._behind:
+                self._told = self._told or key not in self._sent
+                return
         if chunk := self._chunk(key, payload):
             self.out.send(chunk)
 

@@ -75,7 +75,8 @@ class Announcements:
 class Hub:
     """The receiving side: one subscriber in a worker, however many streams it holds.
 
-    Its thread starts with the first stream, hence after the fork.
+    Its thread starts with the first stream, hence after the fork, and ends with `close`, or when
+    the worker drains.
     """
 
     def __init__(self, client: redis.Redis, stopping: threading.Event, limit: int) -> None:
@@ -87,14 +88,26 @@ class Hub:
         self._count = 0
         self._thread: threading.Thread | None = None
         self._missed = threading.Event()
+        self._closed = False
         self.live = False
+
+    def close(self) -> None:
+        """End every stream, and take no more: another hub has taken the place of this one."""
+        with self._lock:
+            self._closed = True
+        self._missed.set()
+        for listener in self.listeners():
+            listener.end()
 
     def join(self, listener: Listener) -> None:
         """Push to `listener` from here on; `reserve` must have made room."""
         with self._lock:
+            if self._closed:
+                # Its request began before: its client comes back to the hub that is there now.
+                listener.end()
             for channel in _channels(listener.audience):
                 self._listeners[channel].add(listener)
-            if self._thread is None:
+            if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="push", daemon=True)
                 self._thread.start()
 
@@ -113,12 +126,12 @@ class Hub:
         """Wait that long, or until something may have been missed; False when all is to end."""
         self._missed.wait(seconds)
         self._missed.clear()
-        return not self._stopping.is_set()
+        return not self._is_over()
 
     def reserve(self) -> bool:
         """Take one of the places for streams; False when all are taken."""
         with self._lock:
-            if self._count >= self._limit or self._stopping.is_set():
+            if self._count >= self._limit or self._is_over():
                 return False
             self._count += 1
             return True
@@ -128,9 +141,12 @@ class Hub:
         with self._lock:
             self._count -= 1
 
+    def _is_over(self) -> bool:
+        return self._closed or self._stopping.is_set()
+
     def _run(self) -> None:
         rest = 0.0
-        while not self._stopping.is_set():
+        while not self._is_over():
             try:
                 with self._redis.pubsub() as subscription:  # type: ignore[no-untyped-call]
                     subscription.psubscribe(f"{_CHANNEL}*")
@@ -138,15 +154,24 @@ class Hub:
             except redis.RedisError as error:
                 if self.live or not rest:
                     log.warning("waiting_for", neighbour="redis", reason=str(error))
-                rest = _TICK_S if self.live else min(_LONGEST_REST_S, rest * 2 or _TICK_S / 2)
-                self.live = False
-                self._missed.set()
-                self._stopping.wait(rest)
+                rest = self._rest(rest)
+            except Exception:
+                # What somebody pushes may be no text at all. Without this thread all were deaf.
+                log.exception("push_failed")
+                rest = self._rest(rest)
         self._missed.set()
+
+    def _rest(self, last: float) -> float:
+        """Let time pass before the next attempt; return how long it was."""
+        rest = _TICK_S if self.live else min(_LONGEST_REST_S, last * 2 or _TICK_S / 2)
+        self.live = False
+        self._missed.set()
+        self._stopping.wait(rest)
+        return rest
 
     def _listen(self, subscription: Any) -> None:
         pinged = heard = time.monotonic()
-        while not self._stopping.is_set():
+        while not self._is_over():
             message = subscription.get_message(timeout=_TICK_S)
             now = time.monotonic()
             if message is not None:

@@ -1,6 +1,8 @@
 """The live stream over real sockets, with the real Redis and document store."""
 
 import json
+import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,13 +12,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from cloud import security
 from cloud.clock import utc_now
 from cloud.config import Environment
-from cloud.testing import bearer, properties
-from cloud.web import stopping
+from cloud.testing import SECRET, bearer, properties, token
+from cloud.web import stopping, streams
 from notification import service
 from notification.app import connect, create_app
-from notification.domain import UserId
+from notification.domain import Audience, UserId
+from notification.routes.stream import Stream
 from notification.schema import dump_push
 from tests.notification.reader import Reader, draft
 from tests.serving import Serving
@@ -209,6 +213,54 @@ def test_a_push_that_is_none_of_ours_is_left_out(serve, read, tell, deps):
         deps.announcements.announce(payload, user_id=UserId(7), customer_id=None)
     tell("ours")
     assert reader.next()["data"]["title"] == "ours"
+
+
+def test_what_is_told_while_a_reader_catches_up_comes_after_what_it_missed(serve, deps):
+    """The id that it got last says where it goes on."""
+    serve()
+    ((last, _),) = deps.notifications.add_many([draft("last")], now=utc_now())
+    deps.notifications.add_many([draft(f"missed {n}") for n in range(3)], now=utc_now())
+    assert deps.hub.reserve()
+    here, there = socket.socketpair()
+    with here:
+        caller = security.verify(token(), SECRET, now=utc_now())
+        stream = Stream(deps, caller, Audience(UserId(7)), last=last.id)
+        opening = stream.opening()
+        streams.adopt(there, stream.out, chunked=False)
+        stream.out.send(next(opening))
+        stream.out.send(next(opening), missed=True)
+        ((now, _),) = deps.notifications.add_many([draft("now")], now=utc_now())
+        stream.push(dump_push(now))
+        for chunk in opening:
+            stream.out.send(chunk, missed=True)
+        received = b""
+        while received.count(b"data: ") < 4:
+            received += here.recv(10_000)
+        titles = re.findall(rb'"title":"([^"]*)"', received)
+        assert titles == [b"missed 0", b"missed 1", b"missed 2", b"now"]
+
+
+def test_a_push_that_is_no_text_leaves_nobody_deaf(serve, read, tell, deps):
+    reader = read(serve())
+    deps.announcements.announce(b"\xff\xfe", user_id=UserId(7), customer_id=None)
+    tell("text")
+    assert reader.next()["data"]["title"] == "text"
+
+
+def test_a_refresh_of_stream_settings_leaves_no_second_subscriber(
+    serve, read, environment, settings
+):
+    server = serve()
+    before, reader = server.hub, read(server)
+    changes = {"nozie.notification.stream.check": "29s"}
+    environment.replace(properties("notification-service", {**settings, **changes}))
+    assert connect(environment).hub is not before
+    assert reader.next() is None
+    again = Reader(server.port, ANN)
+    assert again.status == 200
+    eventually(lambda: [each.name for each in threading.enumerate()].count("push") == 1)
+    assert not before.reserve()
+    again.close()
 
 
 def test_a_push_that_a_crash_prevented_is_made_up_for_by_the_next_delivery(serve, read, deps, tell):

@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from structlog.testing import capture_logs
 
 from cloud.clock import utc_now
 from cloud.testing import bearer
@@ -159,6 +161,23 @@ def test_what_was_missed_comes_before_what_comes(serve, read, deps, tell):
     assert title(reader) == "now"
 
 
+def test_what_was_missed_comes_piece_by_piece_to_a_reader_that_comes_back(serve, read, deps):
+    served, moment = serve(), utc_now() - timedelta(hours=1)
+    ((last, _),) = deps.notifications.add_many([draft("last")], now=moment)
+    wanted = [f"missed {number}" for number in range(300)]
+    for number, title in enumerate(wanted, 1):
+        big = replace(draft(title), description="d" * 60_000)
+        deps.notifications.add_many([big], now=moment + timedelta(seconds=2 * number))
+    titles: list[str] = []
+    key = last.id
+    while len(titles) < 300:
+        reader = read(served, **{"Last-Event-ID": key})
+        while len(titles) < 300 and (event := reader.next()):
+            titles.append(event["data"]["title"])
+            key = event["id"]
+    assert titles == wanted
+
+
 def test_clients_that_missed_much_and_read_nothing_hold_no_thread(serve, deps):
     served = serve()
     (last, _), *_ = deps.notifications.add_many([draft("last")], now=utc_now())
@@ -197,7 +216,8 @@ class Opened:
 
     def __init__(self, **options: Any) -> None:
         self.closed = threading.Event()
-        self.client, own = socket.socketpair()
+        self.client, self.own = socket.socketpair()
+        own = self.own
         own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         given = {"heartbeat": 60.0, "until": time.monotonic() + 60, "limit": 5, **options}
         self.stream = streams.OpenStream(closed=self.closed.set, **given)
@@ -226,6 +246,53 @@ def test_a_reader_that_is_too_slow_is_dropped(opened):
     assert slow.closed.wait(10)
     other.stream.send(b"still here")
     assert other.client.recv(100) == b"still here"
+
+
+def test_what_was_missed_waits_within_bounds_for_a_client_that_reads_later(opened):
+    """It gets whole chunks and an end, and comes back for the rest."""
+    reader = opened()
+    for number in range(100):
+        reader.stream.send(b"%02d" % number * 50_000, missed=True)
+    reader.stream.send(b"later")
+    received = b""
+    reader.client.settimeout(10)
+    while data := reader.client.recv(1 << 20):
+        received += data
+    count, rest = divmod(len(received), 100_000)
+    assert rest == 0
+    assert received == b"".join(b"%02d" % number * 50_000 for number in range(count))
+    assert 10 <= count <= 12
+
+
+def test_who_missed_much_is_as_slow_as_others_afterwards(opened):
+    reader = opened()
+    reader.client.settimeout(10)
+    for _ in range(50):
+        reader.stream.send(b"x" * 1000, missed=True)
+        assert reader.client.recv(1000, socket.MSG_WAITALL)
+    for _ in range(50):
+        reader.stream.send(b"x" * 1000)
+    assert reader.closed.wait(10)
+
+
+def failing() -> None:
+    raise ZeroDivisionError
+
+
+def test_one_streams_fault_ends_no_other(opened):
+    """The one writer of all goes on: a socket closed elsewhere, an end that fails."""
+    other = opened(heartbeat=0.3)
+    gone = opened(heartbeat=0.3)
+    gone.own.close()
+    client, own = socket.socketpair()
+    with client, capture_logs() as said:
+        failed = streams.OpenStream(heartbeat=0.3, until=time.monotonic(), limit=5, closed=failing)
+        streams.adopt(own, failed, chunked=False)
+        assert gone.closed.wait(10)
+        eventually(lambda: [line for line in said if line["event"] == "stream_failed"])
+    other.client.settimeout(10)
+    for _ in range(3):
+        assert other.client.recv(100).startswith(b": heartbeat")
 
 
 def test_a_slow_reader_that_catches_up_misses_nothing(opened):
