@@ -115,14 +115,14 @@ class Fcm:
     def _judge(self, answer: requests.Response) -> None:
         """Raise what the error means (REST reference, ErrorCode)."""
         code, status = _error_code(answer), answer.status_code
-        if code == "UNREGISTERED" or status == HTTPStatus.NOT_FOUND:
+        # The device is forgotten then, so no guess will do: a wrong address or account, or a proxy
+        # with a page of its own, would cost every registration.
+        if code == "UNREGISTERED":
             raise LostAddressError("the app is gone from the device")
-        if code == "INVALID_ARGUMENT" and "token" in answer.text.lower():
+        if code == "INVALID_ARGUMENT" and _is_about_the_token(answer):
             raise LostAddressError("no registration token")
-        if code == "SENDER_ID_MISMATCH":
-            raise LostAddressError("the token is another sender's")
-        if status == HTTPStatus.BAD_REQUEST:
-            raise RefusedLetterError(f"Firebase answered 400 {code}")
+        if code == "SENDER_ID_MISMATCH" or status == HTTPStatus.BAD_REQUEST:
+            raise RefusedLetterError(f"Firebase answered {status} {code}")
         if status == HTTPStatus.UNAUTHORIZED:
             # The token was taken back, or our clock is wrong: the next attempt gets a new one.
             self._until = 0.0
@@ -198,6 +198,18 @@ def _error_code(answer: requests.Response) -> str:
         return str(details[0]["errorCode"] if details else error.get("status"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
+
+
+def _is_about_the_token(answer: requests.Response) -> bool:
+    """Tell a token that is none from another bad argument: by its field, or by Firebase's words."""
+    error = answer.json()["error"]
+    violations = (
+        violation
+        for each in error.get("details", ())
+        for violation in each.get("fieldViolations", ())
+    )
+    fields = {violation.get("field") for violation in violations}
+    return "message.token" in fields or "registration token" in str(error.get("message")).lower()
 
 
 def _retry_after(answer: requests.Response, now: datetime) -> timedelta | None:

@@ -41,26 +41,44 @@ class CustomerClient:
         known = self._known(key)
         if known is None:
             record = _data(self._service.get("/api/customers/{id}", values={"id": customer_id}))
-            known = self._keep(key, record is not None and _is_linked(record, caller))
+            known = self._keep(
+                key, record is not None and _is_linked(record, caller.user_id, caller.email)
+            )
         return bool(known)
 
     def owned_by(self, caller: Principal) -> frozenset[CustomerId]:
-        """Find the records linked to the caller, by his e-mail address.
+        """Find the records linked to the caller, whatever address they name.
 
         Raises:
             UnavailableError: nobody answers.
         """
-        if caller.email is None:
-            return frozenset()
         key = caller.user_id
         known: frozenset[CustomerId] | None = self._known(key)
         if known is None:
-            path = "/api/customers/email/{email}"
-            record = _data(self._service.get(path, values={"email": caller.email}))
-            mine = record is not None and _is_linked(record, caller)
-            known = frozenset({CustomerId(int(record["id"]))} if record and mine else ())
+            # His address first: the list of a JVM service is everybody's, and may be long.
+            found = self._by_email(caller) or self._in_list(
+                caller.user_id, caller.email, caller.token
+            )
+            known = frozenset({CustomerId(int(found["id"]))} if found else ())
             self._keep(key, known)
         return known
+
+    def _by_email(self, caller: Principal) -> Mapping[str, Any] | None:
+        if caller.email is None:
+            return None
+        path = "/api/customers/email/{email}"
+        found = _data(self._service.get(path, values={"email": caller.email}))
+        return found if found and _is_linked(found, caller.user_id, caller.email) else None
+
+    def _in_list(self, user_id: int, email: str | None, token: str) -> Mapping[str, Any] | None:
+        """Find the record among those that the bearer is shown, whatever address it names."""
+        answer = self._service.get("/api/customers", token=token)
+        body = answer.json() if answer.status == HTTPStatus.OK else None
+        records = body.get("data") if isinstance(body, dict) else None
+        if not isinstance(records, list):
+            raise UpstreamError(f"a service answered {answer.status} without data")
+        records = (one for one in records if isinstance(one, dict))
+        return next((one for one in records if _is_linked(one, user_id, email)), None)
 
     def find_email(self, user_id: UserId | None, customer_id: CustomerId | None) -> str | None:
         """Return the address that the customer record names; None when there is none to be seen.
@@ -69,11 +87,13 @@ class CustomerClient:
             UnavailableError: nobody answers.
         """
         token = None if user_id is None else self._voucher(user_id)
-        path = "/api/customers" if customer_id is None else "/api/customers/{id}"
-        if token is None and customer_id is None:
-            return None
-        answer = self._service.get(path, values={"id": customer_id or 0}, token=token)
-        record = _data(answer, several=customer_id is None)
+        if customer_id is not None:
+            path = "/api/customers/{id}"
+            record = _data(self._service.get(path, values={"id": customer_id}, token=token))
+        elif user_id is not None and token is not None:
+            record = self._in_list(user_id, None, token)
+        else:
+            record = None
         return str(record["email"]) if record and record.get("email") else None
 
     def _known(self, key: object) -> Any:
@@ -106,17 +126,15 @@ class PaymentClient:
         return None if data is None else str(data.get("status")).lower()
 
 
-def _is_linked(record: Mapping[str, Any], caller: Principal) -> bool:
+def _is_linked(record: Mapping[str, Any], user_id: int, email: str | None) -> bool:
     if record.get("userId") is not None:
-        return str(record["userId"]) == str(caller.user_id)
-    email = record.get("email")
-    return bool(email and caller.email) and str(email).casefold() == str(caller.email).casefold()
+        return str(record["userId"]) == str(user_id)
+    theirs = record.get("email")
+    return bool(theirs and email) and str(theirs).casefold() == str(email).casefold()
 
 
-def _data(answer: Answer, *, several: bool = False) -> Mapping[str, Any] | None:
-    """Return `data` of an envelope, or the first of `several`.
-
-    None stands for a record that is not there, or not for us.
+def _data(answer: Answer) -> Mapping[str, Any] | None:
+    """Return `data` of an envelope; None stands for a record that is not there, or not for us.
 
     Raises:
         UpstreamError: what came is no answer of that service.
@@ -125,8 +143,6 @@ def _data(answer: Answer, *, several: bool = False) -> Mapping[str, Any] | None:
         return None
     body = answer.json() if answer.status == HTTPStatus.OK else None
     data = body.get("data") if isinstance(body, dict) else None
-    if several and isinstance(data, list):
-        data = data[0] if data else {}
     if not isinstance(data, dict):
         raise UpstreamError(f"a service answered {answer.status} without data")
     return data

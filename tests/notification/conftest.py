@@ -44,6 +44,10 @@ class Neighbours(Serving):
             found = CUSTOMERS.get(customer_id)
             return jsonify(data=found), 200 if found else 404
 
+        @app.get("/api/customers")
+        def customers() -> Any:
+            return jsonify(data=list(CUSTOMERS.values()))
+
         @app.get("/api/customers/email/<email>")
         def by_email(email: str) -> Any:
             found = [each for each in CUSTOMERS.values() if each["email"] == email]

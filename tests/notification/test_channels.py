@@ -181,6 +181,7 @@ class Firebase(Serving):
         self.sent: list[dict[str, Any]] = []
         self.granted = 0
         self.faults: dict[str, tuple[int, str, dict[str, str]]] = {}
+        self.says = "The registration token is not a valid FCM registration token"
         app = Flask("firebase")
 
         @app.post("/token")
@@ -197,13 +198,15 @@ class Firebase(Serving):
             message = request.get_json()["message"]
             if fault := self.faults.get(message["token"]):
                 status, code, headers = fault
+                if not code:
+                    return "<h1>No token, no page</h1>", status, headers
                 details = [
                     {
                         "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
                         "errorCode": code,
                     }
                 ]
-                error = {"code": status, "message": "about the token", "details": details}
+                error = {"code": status, "message": self.says, "details": details}
                 return jsonify(error=error), status, headers
             self.sent.append(message)
             return jsonify(name="projects/nozie-test/messages/1")
@@ -286,7 +289,7 @@ def test_a_push_carries_what_the_app_shows_and_where_it_leads(fcm, firebase):
     [
         pytest.param(404, "UNREGISTERED", {}, LostAddressError, id="app removed"),
         pytest.param(400, "INVALID_ARGUMENT", {}, LostAddressError, id="no token"),
-        pytest.param(403, "SENDER_ID_MISMATCH", {}, LostAddressError, id="another sender's"),
+        pytest.param(403, "SENDER_ID_MISMATCH", {}, RefusedLetterError, id="another sender's"),
         pytest.param(400, "THIRD_PARTY", {}, RefusedLetterError, id="refused"),
         pytest.param(429, "QUOTA_EXCEEDED", {"Retry-After": "40"}, Later, id="quota"),
         pytest.param(429, "QUOTA_EXCEEDED", {}, Later, id="quota, not told how long"),
@@ -366,6 +369,25 @@ def test_an_expired_device_is_forgotten_and_a_failing_one_tried_alone(
     assert [message["token"] for message in firebase.sent] == ["well", "busy"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        pytest.param((404, "", {}), "", id="a proxy's page"),
+        pytest.param((404, "NOT_FOUND", {}), "Requested entity was not found.", id="no project"),
+        pytest.param((403, "SENDER_ID_MISMATCH", {}), "", id="the wrong account"),
+        pytest.param((400, "INVALID_ARGUMENT", {}), "page_token is too long", id="our own fault"),
+    ],
+)
+def test_a_wrong_address_or_account_costs_no_registration(
+    fault, says, reached, firebase, register, deps
+):
+    register("one")
+    firebase.faults, firebase.says = {"one": fault}, says
+    with pytest.raises((OSError, Hopeless)):
+        delivered(PUSHED, reached)
+    assert [each.token for each in deps.devices.of_user(UserId(7))] == ["one"]
+
+
 def test_who_does_not_want_mail_gets_only_what_concerns_the_account(reached, mail_server):
     reached.preferences.keep(UserId(7), Preferences(email=False))
     delivered(RECEIPT, reached)
@@ -383,6 +405,12 @@ def test_a_push_of_yesterday_is_none(reached, firebase, register):
 def test_the_address_is_the_customer_records(reached, mail_server, neighbours):
     delivered(replace(RECEIPT, to=None, customer_id=CustomerId(3)), reached)
     assert [mail["To"] for mail in mail_server.mails] == ["Carl@Example.org"]
+
+
+def test_nobody_gets_the_receipt_of_another(reached, mail_server):
+    """A JVM customer-service shows everybody's records; the first is not the buyer's."""
+    delivered(replace(RECEIPT, to=None, user_id=UserId(8)), reached)
+    assert [mail["To"] for mail in mail_server.mails] == ["bob@example.org"]
 
 
 def test_without_customer_service_the_letter_comes_again(reached, neighbours):
