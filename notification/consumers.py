@@ -1,12 +1,13 @@
 """Messages in, one use case, an acknowledgement out."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 
 from cloud.errors import InvalidError
-from cloud.messaging.consumer import Delivery, Hopeless
+from cloud.messaging.consumer import Delivery, Hopeless, Later
 from cloud.schema import parse_json
 from notification import service
 from notification.deps import Deps
@@ -37,17 +38,21 @@ log = structlog.get_logger()
 # broker is inside the estate: the header tells publishers apart, it is no proof against a forger.
 STATUS = "x-payment-status"
 _LAST_ATTEMPT = 4
+# A slow payment-service must not keep a whole batch from being stored.
+_ASKING: Final = timedelta(seconds=10)
+_SOON: Final = timedelta(seconds=1)
 
 
 def on_payments(deliveries: Sequence[Delivery], deps: Deps) -> list[Exception | None]:
     """`payment.succeeded`: each buyer is told, once per transaction; one write for all."""
     verdicts: list[Exception | None] = []
     paid: list[PaymentSucceeded] = []
-    unanswered: UndecidedPaymentError | None = None
+    unanswered: Exception | None = None
+    until = deps.now() + _ASKING
     for delivery in deliveries:
         try:
             found = _paid(delivery, deps, unanswered)
-        except Hopeless as error:
+        except (Hopeless, Later) as error:
             verdicts.append(error)
         except UndecidedPaymentError as error:
             # Nobody to ask: the next of this batch would wait for nothing, too.
@@ -57,6 +62,8 @@ def on_payments(deliveries: Sequence[Delivery], deps: Deps) -> list[Exception | 
             verdicts.append(None)
             if found is not None:
                 paid.append(found)
+        if unanswered is None and deps.now() > until:
+            unanswered = Later(_SOON)
     if paid:
         now = deps.now()
         _tell([purchase(each) for each in paid], deps, now)
@@ -64,9 +71,7 @@ def on_payments(deliveries: Sequence[Delivery], deps: Deps) -> list[Exception | 
     return verdicts
 
 
-def _paid(
-    delivery: Delivery, deps: Deps, unanswered: UndecidedPaymentError | None
-) -> PaymentSucceeded | None:
+def _paid(delivery: Delivery, deps: Deps, unanswered: Exception | None) -> PaymentSucceeded | None:
     try:
         paid = parse_payment(delivery.body)
     except InvalidError as error:
@@ -140,13 +145,16 @@ def on_letter(delivery: Delivery, deps: Deps) -> None:
 
 
 def _tell(drafts: list[Draft], deps: Deps, now: datetime) -> None:
-    service.tell_many(
-        drafts,
-        notifications=deps.notifications,
-        announcements=deps.announcements,
-        dump=dump_push,
-        now=now,
-    )
+    try:
+        service.tell_many(
+            drafts,
+            notifications=deps.notifications,
+            announcements=deps.announcements,
+            dump=dump_push,
+            now=now,
+        )
+    except InvalidError as error:
+        raise Hopeless(_reason(error)) from error
 
 
 def _reason(error: InvalidError) -> str:

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.alias_generators import to_camel
 
 from cloud.envelope import local_date_time, zoned_date_time
-from cloud.schema import Body, Int64, NotBlank, Text, parse_json
+from cloud.schema import Body, Int64, NotBlank, Text, is_int64, parse_json
 from notification.domain import (
     CLIENT_TYPES,
     GENERAL,
@@ -24,6 +24,40 @@ from notification.domain import (
     Preferences,
     UserId,
 )
+
+# A stream may have to keep a page of notifications for its reader.
+_MOST_METADATA: Final = 16 * 1024
+
+
+def _metadata(given: dict[str, Any]) -> dict[str, Any]:
+    """Spell it as a JVM service would store it: a number with decimals is a double.
+
+    Raises:
+        ValueError: the document store cannot hold it, or would give something else back.
+    """
+    made: dict[str, Any] = _storable(given)
+    if len(orjson.dumps(made)) > _MOST_METADATA:
+        raise ValueError(f"must have at most {_MOST_METADATA} bytes")
+    return made
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, int) and not is_int64(value):
+        raise ValueError("holds a whole number of more than 64 bits")
+    if isinstance(value, dict):
+        if any(name.startswith("$") for name in value):
+            # To drivers it is an operator or a reference.
+            raise ValueError("holds a name that begins with $")
+        return {name: _storable(item) for name, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list) else value
+
+
+def _params(given: dict[str, Any]) -> dict[str, Any]:
+    """Leave amounts as they were written; refuse what a letter could not carry."""
+    _storable(given)
+    return given
 
 
 class NotificationRequest(Body):
@@ -53,7 +87,7 @@ class ClientNotificationRequest(Body):
     description: Annotated[str, Text(2000)] | None = None
     image_url: Annotated[str, Text(2048)] | None = None
     deep_link: Annotated[str, Text(2048)] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] | None = None
 
     def draft(self, user_id: UserId) -> Draft:
         return Draft(
@@ -72,7 +106,7 @@ class PaymentSucceededEvent(Body):
 
     transaction_id: Int64
     customer_id: Int64 | None = None
-    movie_id: str | None = None
+    movie_id: Annotated[str, Text(255)] | None = None
     amount: Decimal | None = Field(None, ge=0, max_digits=19, decimal_places=4)
     currency: Annotated[str, Text(255)] | None = None
     user_id: Int64 | None = None
@@ -95,7 +129,7 @@ class NotificationRequestedEvent(Body):
     user_id: Int64 | None = None
     customer_id: Int64 | None = None
     to: Annotated[str, Text(320)] | None = None
-    params: dict[str, Any] | None = None
+    params: Annotated[dict[str, Any], AfterValidator(_params)] | None = None
 
     def letter(self, now: datetime) -> Letter:
         return Letter(

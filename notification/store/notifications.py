@@ -11,19 +11,25 @@ from heapq import merge
 from typing import Any, Final
 
 from bson import Int64, ObjectId
-from bson.errors import InvalidId
+from bson.errors import BSONError, InvalidId
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
-from cloud.errors import UnavailableError
+from cloud.errors import InvalidError, UnavailableError
 from cloud.stores import mongo
 from cloud.stores.mongo import Document
 from notification.domain import Audience, CustomerId, Draft, Notification, NotificationId, UserId
 
 COLLECTION: Final = "notifications"
 _DUPLICATE_KEY: Final = 11000
+_REFUSED: Final = "the document store cannot hold this"
+# What says something against the document (MongoDB manual, Error Codes): bad values and names,
+# validation, size. Whatever else goes wrong may pass, and is waited for.
+_AGAINST_IT: Final = frozenset({2, 9, 15, 22, 52, 53, 56, 57, 121, 10334, 17280, 17419, 17420})
+# Read ahead for a reader: a cursor would take 16 MB at once.
+_PIECE: Final = 100
 _UNREAD: Final = {"read": False}
 # A document that has no `read` at all is unread for the app, which looks at dates only.
 _NOT_READ: Final = {"read": {"$ne": True}}
@@ -57,6 +63,9 @@ class MongoNotifications:
         """Store; return each stored notification and whether it is new, in one write for all.
 
         The unique index decides, so two consumers with one event store one notification.
+
+        Raises:
+            InvalidError: one of them can never be stored; others may be stored by then.
         """
         documents = [document(draft, now) for draft in drafts]
         doubles = self._insert(documents)
@@ -75,9 +84,14 @@ class MongoNotifications:
             self._all.insert_many(documents, ordered=False)
         except BulkWriteError as error:
             faults = error.details["writeErrors"]
-            if error.details["writeConcernErrors"] or not all(map(_is_double, faults)):
+            others = {fault["code"] for fault in faults} - {_DUPLICATE_KEY}
+            if error.details["writeConcernErrors"] or others - _AGAINST_IT:
                 raise UnavailableError("the document store did not take all") from error
+            if others:
+                raise InvalidError(_REFUSED) from error
             return {fault["index"] for fault in faults}
+        except (BSONError, OverflowError) as error:
+            raise InvalidError(_REFUSED) from error
         return set()
 
     def _by_key(self, keys: Sequence[str]) -> dict[str, Document]:
@@ -124,7 +138,9 @@ class MongoNotifications:
         with mongo.translated(), ExitStack() as cursors:
             found = [
                 cursors.enter_context(
-                    self._all.find({**owner, "created_at": {"$gte": moment}}).sort(_OLDEST_FIRST)
+                    self._all.find({**owner, "created_at": {"$gte": moment}})
+                    .sort(_OLDEST_FIRST)
+                    .batch_size(_PIECE)
                 )
                 for owner in _owners(audience)
             ]
@@ -155,10 +171,6 @@ class MongoNotifications:
     def _newest(self, wanted: Mapping[str, Any], limit: int) -> list[Notification]:
         found = self._all.find(wanted).sort(_NEWEST_FIRST).limit(limit)
         return [_notification(document) for document in found]
-
-
-def _is_double(fault: Mapping[str, Any]) -> bool:
-    return bool(fault["code"] == _DUPLICATE_KEY)
 
 
 def _owners(audience: Audience) -> Iterator[dict[str, Any]]:

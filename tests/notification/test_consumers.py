@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cloud.clock import utc_now
 from cloud.config import Environment
-from cloud.messaging import Delivery, Hopeless
+from cloud.messaging import Delivery, Hopeless, Later
 from notification import consumers, worker
 from notification.domain import UndecidedPaymentError
 from tests.notification.events import EVENT, OURS, publish
@@ -93,6 +95,17 @@ def test_without_a_payment_service_to_ask_the_event_comes_again(deps, neighbours
     assert stored() == []
 
 
+def test_a_slow_payment_service_does_not_keep_the_others_of_a_batch(deps, neighbours, stored):
+    """What there was no time to ask for comes back soon, and that counts as no attempt."""
+    moments = iter(utc_now() + timedelta(seconds=4 * number) for number in range(100))
+    slow = replace(deps, now=lambda: next(moments))
+    jvm = [delivery({**EVENT, "transactionId": 11}) for _ in range(6)]
+    verdicts = consumers.on_payments([*jvm, delivery(EVENT, OURS)], slow)
+    assert [type(verdict) for verdict in verdicts] == [type(None)] * 3 + [Later] * 3 + [type(None)]
+    assert len(neighbours.asked) == 3
+    assert len(stored()) == 2
+
+
 def test_a_trusting_estate_asks_nobody(deps, neighbours, stored):
     trusting = replace(deps, settings=replace(deps.settings, trust_payment_events=True))
     on_payment(delivery(EVENT), trusting)
@@ -111,6 +124,12 @@ def test_a_trusting_estate_asks_nobody(deps, neighbours, stored):
         pytest.param(on_payment, {"transactionId": 2**64}, id="beyond a long"),
         pytest.param(on_payment, {"transactionId": 1}, id="nobody to tell"),
         pytest.param(on_payment, b'{"transactionId":1,"customerId":1,"amount":NaN}', id="NaN"),
+        pytest.param(on_payment, {**EVENT, "movieId": "x" * 256}, id="a movie too long"),
+        pytest.param(
+            consumers.on_requested,
+            {"channel": "email", "template": "otp", "dedupKey": "1", "params": {"code": 2**64}},
+            id="a number that no letter carries",
+        ),
         pytest.param(consumers.on_user_created, {"username": "ann"}, id="a user without id"),
         pytest.param(consumers.on_requested, {"channel": "inapp"}, id="a notice without template"),
     ],

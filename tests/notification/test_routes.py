@@ -7,6 +7,7 @@ import pytest
 from bson import Int64, ObjectId
 
 from cloud.clock import utc_now
+from cloud.errors import InvalidError
 from cloud.stores import mongo
 from cloud.testing import bearer
 from notification.app import create_app
@@ -244,3 +245,55 @@ def test_a_draft_told_twice_is_one_notification(deps):
     again, repeated = deps.notifications.add_many([replace(draft, title="other")], now=utc_now())[0]
     assert (new, repeated) == (True, False)
     assert again == first
+
+
+def test_numbers_of_metadata_are_stored_as_a_jvm_service_would_and_read_back(client, collection):
+    raw = b'{"title":"x","metadata":{"price":1.50,"n":[1,9223372036854775807],"deep":{"e":1e3}}}'
+    given = {"price": 1.5, "n": [1, 2**63 - 1], "deep": {"e": 1000.0}}
+    answer = client.post(APP, headers=ANN, data=raw, content_type="application/json")
+    assert answer.status_code == 201, answer.text
+    assert answer.json["data"]["metadata"] == given
+    assert collection.find_one()["metadata"] == given
+    assert isinstance(collection.find_one()["metadata"]["deep"]["e"], float)
+    assert client.get(APP, headers=ANN).json["data"][0]["metadata"] == given
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({"n": 2**63}, id="a number beyond a long"),
+        pytest.param({"deep": [{"n": -(2**63) - 1}]}, id="the same, deep"),
+        pytest.param({"at": {"$ref": "a", "$id": 1}}, id="what a driver takes for a reference"),
+        pytest.param({"text": "x" * 17_000}, id="too much"),
+    ],
+)
+def test_metadata_that_the_store_cannot_hold_is_refused(metadata, client, collection):
+    answer = client.post(APP, headers=ANN, json={"title": "x", "metadata": metadata})
+    assert answer.status_code == 400
+    assert "metadata" in answer.json["data"]
+    assert collection.find_one() is None
+
+
+def test_a_record_with_another_address_is_still_the_users(client, add):
+    """An administrator has changed it, or it is spelt otherwise."""
+    add(user=None, customer=1, title="for Ann")
+    add(user=None, customer=3, title="for Carl")
+    moved = bearer(7, email="ann@elsewhere.example")
+    assert titles(client.get("/api/notifications", headers=moved)) == ["for Ann"]
+    assert titles(client.get(APP, headers=moved)) == ["for Ann"]
+    carl = bearer(5, email="carl@example.org")
+    assert titles(client.get("/api/notifications", headers=carl)) == ["for Carl"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"metadata": {"n": 2**63}}, id="a number"),
+        pytest.param({"description": "x" * (17 << 20)}, id="beyond a document"),
+    ],
+)
+def test_what_can_never_be_stored_is_told_from_a_store_that_is_away(fields, deps):
+    good = Draft(type="purchase", title="t", description="d", user_id=UserId(7), dedup_key="7")
+    bad = replace(good, dedup_key="8", **fields)
+    with pytest.raises(InvalidError):
+        deps.notifications.add_many([good, bad], now=utc_now())
