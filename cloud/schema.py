@@ -6,10 +6,10 @@ would end in a 500 later: text that no store can hold never gets past this room.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, NoReturn, Self, get_origin
+from typing import Annotated, Any, Final, NoReturn, Self, get_origin
 
 import orjson
 from pydantic import (
@@ -27,6 +27,14 @@ from pydantic_core import CoreSchema, core_schema
 from cloud.errors import InvalidError
 
 _MALFORMED = "Malformed JSON request"
+# How deep lists and objects may sit in each other: far more than any body of ours needs, far less
+# than a reader's stack, or the 100 levels that MongoDB stores.
+DEEPEST: Final = 64
+# Jackson's limit for the text of a number; its digits alone make the work of reading it grow.
+_LONGEST_NUMBER: Final = 1000
+# Beyond what any double is written with. A whole number is made of its exponent by multiplying:
+# a few bytes of text would keep a process busy for minutes.
+_LARGEST_EXPONENT: Final = 400
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # What Hibernate's @Email takes as well: atoms or a quoted text, then a domain, dots not required.
 _ATOM = r"[a-z0-9!#$%&'*+/=?^_`{|}~\u0080-\U0010FFFF-]+"
@@ -41,30 +49,60 @@ def parse_json(raw: bytes) -> Any:
     """Read one JSON document (RFC 8259, UTF-8); decimals come as Decimal, so no amount is a float.
 
     Raises:
-        InvalidError: it is not JSON, nests too deep, repeats a key, holds half a surrogate pair,
-            NaN or a number beyond any float.
+        InvalidError: it is not JSON, nests deeper than DEEPEST, repeats a key, holds half a
+            surrogate pair, NaN, or a number that is too long or beyond any float.
     """
     try:
         # Two readers: orjson knows the grammar and the encoding strictly, the standard library
         # can be told what to do with numbers and repeated keys.
-        orjson.loads(raw)
+        _ensure_shallow(orjson.loads(raw))
         return json.loads(
-            raw.decode(), object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_refuse
+            raw.decode(), object_pairs_hook=_unique, parse_float=_decimal, parse_constant=_refuse
         )
-    except (ValueError, ArithmeticError, RecursionError) as error:
+    except _UnfitError as error:
+        raise InvalidError(f"{_MALFORMED}: {error}") from error
+    except (ValueError, ArithmeticError) as error:
         raise InvalidError(_MALFORMED) from error
+
+
+class _UnfitError(ValueError):
+    """JSON by its grammar, but not to be read; the text is safe to show."""
+
+
+def _ensure_shallow(document: object) -> None:
+    """Look at one level after the other: the depth of what came decides nothing of our stack."""
+    level = [document]
+    for _ in range(DEEPEST + 1):
+        level = [inner for each in level if isinstance(each, dict | list) for inner in _items(each)]
+        if not level:
+            return
+    raise _UnfitError(f"nested deeper than {DEEPEST} levels")
+
+
+def _items(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
+
+
+def _decimal(text: str) -> Decimal:
+    """Read a number with a fraction or an exponent."""
+    if len(text) > _LONGEST_NUMBER:
+        raise _UnfitError("a number is too long")
+    number = Decimal(text)
+    if abs(int(number.as_tuple().exponent)) > _LARGEST_EXPONENT:
+        raise _UnfitError("the exponent of a number is too large")
+    return number
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object; a key that comes twice means two readers may disagree."""
     built = dict(pairs)
     if len(built) != len(pairs):
-        raise ValueError("a key is repeated")
+        raise _UnfitError("a key is repeated")
     return built
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+    raise _UnfitError(f"{constant} is not JSON")
 
 
 class Body(BaseModel):
@@ -117,16 +155,18 @@ def ensure_storable(value: object) -> None:
     Raises:
         ValueError: a NUL or half a surrogate pair.
     """
-    if isinstance(value, str):
-        if _UNSTORABLE.search(value):
-            raise ValueError("holds characters that cannot be stored")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            ensure_storable(key)
-            ensure_storable(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            ensure_storable(item)
+    # A list of what is still to be seen, and no recursion: not everything came by `parse_json`.
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            if _UNSTORABLE.search(each):
+                raise ValueError("holds characters that cannot be stored")
+        elif isinstance(each, Mapping):
+            waiting.extend(each)
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
 
 
 def _reasons(error: ValidationError) -> dict[str, str]:
@@ -221,12 +261,21 @@ def _int64(value: int) -> int:
     return value
 
 
+def _spelled_out(value: Decimal) -> Decimal:
+    """Write 1E+5 as 100000: who spells out an exponent later gets no more digits than there are."""
+    return value.quantize(Decimal(1)) if int(value.as_tuple().exponent) > 0 else value
+
+
 NotBlank = Annotated[str, AfterValidator(_not_blank)]
 Email = Annotated[str, AfterValidator(_email)]
 RequiredEmail = Annotated[NotBlank, AfterValidator(_email)]
 Int64 = Annotated[int, AfterValidator(_int64)]
 # numeric(10,2): what an amount column holds.
-Money = Annotated[Decimal, Field(max_digits=10, decimal_places=2, allow_inf_nan=False)]
+Money = Annotated[
+    Decimal,
+    Field(max_digits=10, decimal_places=2, allow_inf_nan=False),
+    AfterValidator(_spelled_out),
+]
 
 
 def minor_units(amount: Decimal) -> int:

@@ -16,6 +16,7 @@ from cloud.schema import (
     RequiredEmail,
     Text,
     amount_of,
+    ensure_storable,
     minor_units,
     parse_json,
 )
@@ -65,6 +66,78 @@ def test_what_is_not_strict_json_is_refused(raw):
 def test_no_bytes_bring_another_error_than_ours(raw):
     with suppress(InvalidError):
         parse_json(raw)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param("1e-999999999", id="a tiny one"),
+        pytest.param("0e999999999", id="nothing, at great length"),
+        pytest.param("-0.0e-999999999", id="nothing, below zero"),
+        pytest.param("1e999999999", id="a huge one"),
+        pytest.param("1e-401", id="just too small"),
+        pytest.param("1." + "0" * 1_000_000, id="a million digits"),
+        pytest.param("9" * 1_000_000, id="a million digits, whole"),
+    ],
+)
+def test_a_number_that_takes_long_to_compute_is_refused_as_it_is_read(number):
+    """A whole number is made of an exponent by multiplying, and nothing else runs meanwhile."""
+    with pytest.raises(InvalidError, match="Malformed JSON request"):
+        Order.parse(parse_json(b'{"count":%s}' % number.encode()))
+
+
+@pytest.mark.parametrize(
+    ("number", "count"),
+    [
+        pytest.param(b"1E+5", 100_000, id="an exponent"),
+        pytest.param(b"1200e-2", 12, id="a whole number all the same"),
+        pytest.param(b"5.0000000000", 5, id="a fraction of nothing"),
+    ],
+)
+def test_a_number_may_be_written_with_an_exponent(number, count):
+    assert Order.parse(parse_json(b'{"count":%s}' % number)).count == count
+
+
+@pytest.mark.parametrize(
+    ("amount", "read"),
+    [
+        pytest.param("1E+5", "100000", id="an exponent"),
+        pytest.param("0e999999999", "0", id="nothing, at great length"),
+        pytest.param("10.00", "10.00", id="the scale stays"),
+    ],
+)
+def test_an_amount_is_spelled_out(amount, read):
+    assert str(Order.parse({"amount": amount}).amount) == read
+
+
+def test_the_smallest_double_can_be_read():
+    assert parse_json(b"[4.9406564584124654E-324]") == [Decimal("4.9406564584124654E-324")]
+
+
+@pytest.mark.parametrize("levels", [65, 500, 1000])
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [pytest.param(b"[", b"]", id="lists"), pytest.param(b'{"a":', b"}", id="objects")],
+)
+def test_what_is_nested_too_deep_is_refused_with_a_reason(opened, closed, levels):
+    with pytest.raises(InvalidError, match="nested deeper than 64 levels"):
+        parse_json(opened * levels + b"1" + closed * levels)
+
+
+def test_what_is_nested_as_deep_as_allowed_is_looked_through():
+    inner = parse_json(b"[" * 63 + b'"\\u0000"' + b"]" * 63)
+    with pytest.raises(InvalidError) as caught:
+        Order.parse({"tags": inner})
+    assert caught.value.fields == {"tags": "holds characters that cannot be stored"}
+
+
+def test_text_is_looked_for_however_deep_it_sits():
+    """What another reader than ours has read may be nested deeper than a stack."""
+    deep: object = "a\0"
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="cannot be stored"):
+        ensure_storable(deep)
 
 
 def test_an_amount_is_never_a_float():
