@@ -1,5 +1,6 @@
 """Transactions and their one-way life, prices, plans and purchases: plain Python."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -120,6 +121,20 @@ class Outcome(StrEnum):
 
 
 _PLAN: Final = "plan:"
+_TITLE: Final = re.compile("[0-9a-fA-F]{24}")
+
+
+def read_movie_id(text: str) -> MovieId:
+    """Spell an id as the catalogue does, whose hex digits are in lower case.
+
+    What is no id of the catalogue stays as it is: a plan's, or what a JVM service has recorded.
+    """
+    return MovieId(text.lower() if _TITLE.fullmatch(text) else text)
+
+
+def may_be_title(movie_id: MovieId) -> bool:
+    """Tell whether the catalogue can have a title of this id: 24 hex digits."""
+    return _TITLE.fullmatch(movie_id) is not None
 
 
 @dataclass(frozen=True, slots=True)

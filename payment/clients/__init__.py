@@ -16,6 +16,7 @@ from payment.domain import (
     UnknownCustomerError,
     UnknownMovieError,
     UserId,
+    may_be_title,
 )
 
 _OK: Final = 200
@@ -38,11 +39,17 @@ class MovieClient:
             UpstreamError: the answer cannot be used.
             UnavailableError: nobody answers.
         """
+        if not may_be_title(movie_id):
+            # `trending` or `slug/x` name other questions of the catalogue, not titles.
+            raise UnknownMovieError("movie not found")
         path, values = "/api/movies/{id}", {"id": movie_id}
         # With a token the catalogue would ask us, who wait for it, whether the title is paid.
         data = _data(self._service.get(path, values=values, token=None, deadline=deadline))
         if data is None:
             raise UnknownMovieError("movie not found")
+        if data.get("id") != movie_id:
+            # Sold under another id it would stay locked to its buyer.
+            raise UpstreamError("movie-service answered another title")
         try:
             price = Decimal(str(data.get("price") or 0)).quantize(Decimal("0.01"))
         except InvalidOperation as error:

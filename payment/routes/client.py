@@ -7,7 +7,15 @@ from cloud.errors import InvalidError
 from cloud.web.answers import failed
 from payment import service
 from payment.deps import Deps
-from payment.domain import MovieId, Order, Status, UnknownTransactionError, UserId, read_status
+from payment.domain import (
+    MovieId,
+    Order,
+    Status,
+    UnknownTransactionError,
+    UserId,
+    read_movie_id,
+    read_status,
+)
 from payment.routes.once import idempotency_key, once
 from payment.schema import (
     CheckoutRequest,
@@ -61,7 +69,7 @@ def purchase(user_id: int, movie_id: str) -> Response:
     deps = web.current(Deps)
     found = service.owned(
         UserId(user_id),
-        MovieId(movie_id),
+        read_movie_id(movie_id),
         library=deps.library,
         movies=deps.shop.movies,
         now=deps.now,
@@ -74,7 +82,7 @@ def remove_purchase(user_id: int, movie_id: str) -> Response:
     """Hide a title from the list; what was bought stays bought."""
     web.owner_or_admin(user_id)
     deps = web.current(Deps)
-    service.hide(UserId(user_id), MovieId(movie_id), library=deps.library, now=deps.now())
+    service.hide(UserId(user_id), read_movie_id(movie_id), library=deps.library, now=deps.now())
     return web.ok()
 
 
@@ -85,7 +93,7 @@ def transactions(user_id: int) -> Response:
     deps, movie_id = web.current(Deps), web.query_text("movieId")
     found = service.of_title(
         UserId(user_id),
-        None if movie_id is None else MovieId(movie_id),
+        None if movie_id is None else read_movie_id(movie_id),
         transactions=deps.transactions,
     )
     return web.ok([dump_client_transaction(each, user_id) for each in found])

@@ -6,7 +6,7 @@ from cloud import web
 from cloud.errors import InvalidError
 from payment import service
 from payment.deps import Deps
-from payment.domain import CustomerId, MovieId, Order, TransactionId, UserId
+from payment.domain import CustomerId, Order, TransactionId, UserId, read_movie_id
 from payment.routes.once import idempotency_key, once
 from payment.schema import PaymentRequest, dump_started, dump_transaction
 
@@ -90,7 +90,7 @@ def check_purchase() -> Response:
     return web.ok(
         service.bought(
             CustomerId(web.query_int(_required("customerId"), 0)),
-            MovieId(web.query_text(_required("movieId")) or ""),
+            read_movie_id(web.query_text(_required("movieId")) or ""),
             web.principal(),
             transactions=deps.transactions,
             customers=deps.customers,

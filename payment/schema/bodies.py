@@ -18,6 +18,7 @@ from payment.domain import (
     Status,
     Transaction,
     UserId,
+    read_movie_id,
     read_status,
 )
 
@@ -35,10 +36,13 @@ def _user(text: str) -> str:
     return text
 
 
+_Movie = Annotated[NotBlank, Text(255), AfterValidator(read_movie_id)]
+
+
 class _Purchase(Body):
     """What every order names."""
 
-    movie_id: Annotated[NotBlank, Text(255)]
+    movie_id: _Movie
     amount: Annotated[Money, Field(gt=0)]
     currency: Annotated[str, AfterValidator(_currency)] = "usd"
 
@@ -98,7 +102,7 @@ class CheckoutRequest(_Purchase):
 class LibraryRequest(Body):
     """Body of clientAddPurchase."""
 
-    movie_id: Annotated[NotBlank, Text(255)]
+    movie_id: _Movie
     is_downloaded: bool = False
     is_finished: bool = False
 

@@ -19,6 +19,7 @@ from payment.deps import Deps
 from payment.domain import Outcome, Status, TransactionId, Verdict
 from tests.contract.client import CheckedClient, checked
 from tests.payment.desk import Desk, stripe_mock
+from tests.payment.titles import CHEAP, FREE, OTHER, RENTED, STRANGE, YEN
 from tests.ports import free_port
 from tests.serving import Serving
 from tests.waiting import eventually
@@ -29,8 +30,8 @@ CUSTOMERS: dict[int, dict[str, Any]] = {
     2: {"id": 2, "email": "bob@example.org", "userId": 8},
     3: {"id": 3, "email": "Ann@Example.org"},
 }
-MOVIES = {
-    "rented": {
+MOVIES: dict[str, dict[str, Any]] = {
+    RENTED: {
         "name": "Rented",
         "price": 4.99,
         "accessType": "RENTAL",
@@ -38,11 +39,11 @@ MOVIES = {
         "slug": "rented",
         "tmdbRating": 7.5,
     },
-    "cheap": {"name": "Cheap", "price": 4.99, "accessType": "RENTAL"},
-    "other": {"name": "Other", "price": 1.5, "accessType": "RENTAL"},
-    "free": {"name": "Free", "price": 0, "accessType": "FREE"},
-    "yen": {"name": "Yen", "price": 500, "accessType": "RENTAL"},
-    "strange": {"price": "much", "accessType": "RENTAL"},
+    CHEAP: {"name": "Cheap", "price": 4.99, "accessType": "RENTAL"},
+    OTHER: {"name": "Other", "price": 1.5, "accessType": "RENTAL"},
+    FREE: {"name": "Free", "price": 0, "accessType": "FREE"},
+    YEN: {"name": "Yen", "price": 500, "accessType": "RENTAL"},
+    STRANGE: {"price": "much", "accessType": "RENTAL"},
 }
 
 
@@ -51,6 +52,7 @@ class Neighbours(Serving):
 
     def __init__(self) -> None:
         self.broken = False
+        self.answers_as: str | None = None
         self.customers: dict[int, dict[str, Any]] = dict(CUSTOMERS)
         self.tokens_at_the_catalogue: list[str | None] = []
         app = Flask("neighbours")
@@ -60,7 +62,9 @@ class Neighbours(Serving):
             self.tokens_at_the_catalogue.append(request.headers.get("Authorization"))
             if self.broken:
                 return jsonify(error="broken"), 500
-            found = MOVIES.get(movie_id)
+            # As ours and the JVM one: digits in either case find a title, whose id is its own.
+            own = movie_id.lower()
+            found = {"id": self.answers_as or own, **MOVIES[own]} if own in MOVIES else None
             return (jsonify(data=found), 200) if found else (jsonify(data=None), 404)
 
         @app.get("/api/customers/<int:customer_id>")

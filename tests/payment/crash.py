@@ -14,6 +14,7 @@ from cloud.testing import bearer, properties
 from payment import worker
 from payment.app import create_app
 from payment.store import Sandbox, SqlKeys, SqlTransactions
+from tests.payment.titles import RENTED
 
 # Each point lies behind what is named: what it does has been committed.
 POINTS: dict[str, tuple[type, str]] = {
@@ -27,8 +28,8 @@ POINTS: dict[str, tuple[type, str]] = {
     "refund": (Sandbox, "refund"),
     "refunded": (SqlTransactions, "refunded"),
 }
-CREATE = {"customerId": 1, "movieId": "rented", "amount": 4.99}
-CHARGE = {"movieId": "rented", "amount": 4.99, "paymentMethodId": "pm_card_visa"}
+CREATE = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
+CHARGE = {"movieId": RENTED, "amount": 4.99, "paymentMethodId": "pm_card_visa"}
 
 
 def die_behind(point: str) -> None:

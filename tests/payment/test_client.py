@@ -8,11 +8,12 @@ from cloud.testing import bearer
 from payment.app import create_app
 from tests.contract.client import checked
 from tests.payment.conftest import changed, succeed
+from tests.payment.titles import CHEAP, MISSING, RENTED
 
 pytestmark = pytest.mark.estate
 
-CHARGE = {"movieId": "rented", "amount": 4.99, "paymentMethodId": "pm_card_visa"}
-CHECKOUT = {"userId": "7", "movieId": "rented", "amount": 4.99}
+CHARGE = {"movieId": RENTED, "amount": 4.99, "paymentMethodId": "pm_card_visa"}
+CHECKOUT = {"userId": "7", "movieId": RENTED, "amount": 4.99}
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_sandboxs_cards(client, method, status, stored, reason):
     [
         pytest.param({"amount": 1}, 400, id="not the price"),
         pytest.param({"currency": "eur"}, 400, id="another currency"),
-        pytest.param({"movieId": "missing"}, 404, id="unknown title"),
+        pytest.param({"movieId": MISSING}, 404, id="unknown title"),
         pytest.param({"paymentMethodId": " "}, 400, id="blank method"),
         pytest.param({"paymentMethodId": None}, 400, id="no method"),
         pytest.param({"userId": "8"}, 200, id="another user is ignored"),
@@ -120,7 +121,7 @@ def test_a_refusal_of_the_provider_is_given_again(client):
 
 def test_one_key_is_for_one_operation(client):
     assert charge(client, "k").status_code == 200
-    body = {"customerId": 1, "movieId": "rented", "amount": 4.99}
+    body = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
     headers = bearer() | {"Idempotency-Key": "k"}
     assert client.post("/api/payments/create", json=body, headers=headers).status_code == 422
 
@@ -128,10 +129,10 @@ def test_one_key_is_for_one_operation(client):
 def test_a_key_of_a_refused_request_serves_another_one(client):
     """The first one had opened a transaction: it must not be mistaken for the second's."""
     assert charge(client, "k", paymentMethodId="pm_card_timeout").status_code == 503
-    assert charge(client, "k", movieId="cheap").status_code == 200
+    assert charge(client, "k", movieId=CHEAP).status_code == 200
     assert {each["movieId"]: each["status"] for each in own(client)} == {
-        "cheap": "succeeded",
-        "rented": "pending",
+        CHEAP: "succeeded",
+        RENTED: "pending",
     }
 
 
@@ -221,7 +222,7 @@ def test_a_checkout_is_known_by_its_name_and_user(client, user, name):
         pytest.param({"userId": "x"}, 400, id="no user id"),
         pytest.param({"userId": 7}, 200, id="a number is a text"),
         pytest.param({"userId": "99"}, 404, id="a user without a record"),
-        pytest.param({"movieId": "missing"}, 404, id="unknown title"),
+        pytest.param({"movieId": MISSING}, 404, id="unknown title"),
         pytest.param({"movieTitle": "Cheaper", "movieSlug": None}, 200, id="titles are ignored"),
         pytest.param({"movieId": "plan:monthly", "amount": 9.99}, 200, id="a plan"),
     ],
@@ -233,7 +234,7 @@ def test_what_may_be_checked_out(client, change, status):
 
 def test_strangers_share_nothing_with_the_user(client):
     """Neither the provider's customer nor a pending payment, in neither direction."""
-    body = {"customerId": 1, "movieId": "rented", "amount": 4.99}
+    body = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
     mine = client.post("/api/payments/create", json=body, headers=bearer()).json["data"]
     stranger, another = checkout(client).json, checkout(client).json
     again = client.post("/api/payments/create", json=body, headers=bearer()).json["data"]
@@ -289,7 +290,7 @@ def test_who_may_refund(client, headers, status):
     made = charge(client).json["data"]["transactionId"]
     path = f"/api/payments/transaction/{made}/refund"
     assert client.post(path, headers=headers).status_code == status
-    check = {"customerId": 1, "movieId": "rented"}
+    check = {"customerId": 1, "movieId": RENTED}
     found = client.get("/api/payments/check-purchase", query_string=check, headers=bearer())
     assert found.json["data"] is (status != 200)
 

@@ -5,6 +5,7 @@ from cloud.testing import bearer
 from payment.domain import Intent, TransactionId
 from payment.store import SqlTransactions
 from tests.payment.conftest import succeed
+from tests.payment.titles import CHEAP, FREE, MISSING, OTHER, RENTED, STRANGE
 
 pytestmark = pytest.mark.estate
 
@@ -12,7 +13,7 @@ LIBRARY = "/purchases/users/7/purchases"
 TRANSACTIONS = "/purchases/users/7/transactions"
 
 
-def bought(app, movie="rented", user=7, customer=1):
+def bought(app, movie=RENTED, user=7, customer=1):
     """Pay for a title, and have the provider say so."""
     body = {"customerId": customer, "movieId": movie, "amount": 4.99}
     answer = app.test_client().post("/api/payments/create", json=body, headers=bearer(user))
@@ -28,8 +29,8 @@ def listed(client, **query):
 
 def test_a_paid_title_is_in_the_library(app, client):
     made = bought(app)
-    assert listed(client) == ["rented"]
-    one = client.get(f"{LIBRARY}/rented", headers=bearer()).json
+    assert listed(client) == [RENTED]
+    one = client.get(f"{LIBRARY}/{RENTED}", headers=bearer()).json
     assert {name: one[name] for name in ("title", "imageUrl", "isDownloaded", "transactionId")} == {
         "title": "Rented",
         "imageUrl": "http://img/rented.jpg",
@@ -40,26 +41,26 @@ def test_a_paid_title_is_in_the_library(app, client):
 
 
 def test_a_pending_payment_is_not_in_the_library(client):
-    body = {"customerId": 1, "movieId": "rented", "amount": 4.99}
+    body = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
     client.post("/api/payments/create", json=body, headers=bearer())
     assert listed(client) == []
-    assert client.get(f"{LIBRARY}/rented", headers=bearer()).status_code == 404
+    assert client.get(f"{LIBRARY}/{RENTED}", headers=bearer()).status_code == 404
 
 
 def test_a_free_title_is_added_with_its_flags(client):
-    added = client.post(LIBRARY, json={"movieId": "free", "isDownloaded": True}, headers=bearer())
+    added = client.post(LIBRARY, json={"movieId": FREE, "isDownloaded": True}, headers=bearer())
     assert added.status_code == 201
     assert (added.json["data"]["isDownloaded"], added.json["data"]["transactionId"]) == (True, None)
-    assert listed(client) == ["free"]
+    assert listed(client) == [FREE]
 
 
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        pytest.param({"movieId": "rented"}, 403, id="neither free nor paid"),
-        pytest.param({"movieId": "missing"}, 404, id="unknown title"),
+        pytest.param({"movieId": RENTED}, 403, id="neither free nor paid"),
+        pytest.param({"movieId": MISSING}, 404, id="unknown title"),
         pytest.param({}, 400, id="no title"),
-        pytest.param({"movieId": "free", "isFinished": "maybe"}, 400, id="a flag that is none"),
+        pytest.param({"movieId": FREE, "isFinished": "maybe"}, 400, id="a flag that is none"),
         pytest.param([], 400, id="no object"),
     ],
 )
@@ -69,26 +70,26 @@ def test_the_library_grants_nothing(client, body, status):
 
 def test_a_hidden_title_stays_bought_and_is_listed_again_when_added(app, client):
     bought(app)
-    assert client.delete(f"{LIBRARY}/rented", headers=bearer()).status_code == 200
+    assert client.delete(f"{LIBRARY}/{RENTED}", headers=bearer()).status_code == 200
     assert listed(client) == []
-    assert client.get(f"{LIBRARY}/rented", headers=bearer()).status_code == 200
-    assert client.post(LIBRARY, json={"movieId": "rented"}, headers=bearer()).status_code == 201
-    assert listed(client) == ["rented"]
+    assert client.get(f"{LIBRARY}/{RENTED}", headers=bearer()).status_code == 200
+    assert client.post(LIBRARY, json={"movieId": RENTED}, headers=bearer()).status_code == 201
+    assert listed(client) == [RENTED]
 
 
 def test_hiding_what_is_not_there_leaves_no_trace(client):
-    assert client.delete(f"{LIBRARY}/rented", headers=bearer()).status_code == 200
-    assert client.get(f"{LIBRARY}/rented", headers=bearer()).status_code == 404
+    assert client.delete(f"{LIBRARY}/{RENTED}", headers=bearer()).status_code == 200
+    assert client.get(f"{LIBRARY}/{RENTED}", headers=bearer()).status_code == 404
 
 
 def test_a_title_bought_anew_after_it_was_hidden_is_listed(app, client, engine):
     made = bought(app)
-    client.delete(f"{LIBRARY}/rented", headers=bearer())
+    client.delete(f"{LIBRARY}/{RENTED}", headers=bearer())
     admin = bearer(9, "ADMIN")
     assert client.post(f"/api/payments/transaction/{made}/refund", headers=admin).status_code == 200
-    assert client.get(f"{LIBRARY}/rented", headers=bearer()).status_code == 404
+    assert client.get(f"{LIBRARY}/{RENTED}", headers=bearer()).status_code == 404
     bought(app)
-    assert listed(client) == ["rented"]
+    assert listed(client) == [RENTED]
 
 
 def test_a_purchase_of_a_jvm_service_is_described_by_the_catalogue(app, client, engine, neighbours):
@@ -97,23 +98,24 @@ def test_a_purchase_of_a_jvm_service_is_described_by_the_catalogue(app, client, 
         db.execute(
             sa.text(
                 "INSERT INTO transactions (customer_id, movie_id, amount, status)"
-                " VALUES (1, 'other', 1.50, 'COMPLETED'), (2, 'strange', 4.99, 'COMPLETED')"
-            )
+                " VALUES (1, :other, 1.50, 'COMPLETED'), (2, :strange, 4.99, 'COMPLETED')"
+            ),
+            {"other": OTHER, "strange": STRANGE},
         )
     found = client.get(LIBRARY, headers=bearer()).json["data"]
     assert {each["movieId"]: each["title"] for each in found} == {
-        "rented": "Rented",
-        "other": "Other",
+        RENTED: "Rented",
+        OTHER: "Other",
     }
     neighbours.broken = True
-    found = client.get(f"{LIBRARY}/other", headers=bearer()).json
-    assert found["title"] == "other"
+    found = client.get(f"{LIBRARY}/{OTHER}", headers=bearer()).json
+    assert found["title"] == OTHER
 
 
 def test_the_newest_comes_first(app, client):
     bought(app)
-    client.post(LIBRARY, json={"movieId": "free"}, headers=bearer())
-    assert listed(client) == ["free", "rented"]
+    client.post(LIBRARY, json={"movieId": FREE}, headers=bearer())
+    assert listed(client) == [FREE, RENTED]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +127,9 @@ def test_the_newest_comes_first(app, client):
         pytest.param("GET", "/purchases/users/x/purchases", bearer(), 400, id="no user id"),
         pytest.param("POST", LIBRARY, bearer(9, "ADMIN"), 403, id="an ADMIN adds nothing"),
         pytest.param("POST", LIBRARY, {}, 401, id="adding without a token"),
-        pytest.param("GET", f"{LIBRARY}/free", bearer(8), 403, id="reading one of another's"),
-        pytest.param("DELETE", f"{LIBRARY}/free", bearer(8), 403, id="hiding another's"),
-        pytest.param("DELETE", f"{LIBRARY}/free", bearer(9, "ADMIN"), 200, id="an ADMIN hides"),
+        pytest.param("GET", f"{LIBRARY}/{FREE}", bearer(8), 403, id="reading one of another's"),
+        pytest.param("DELETE", f"{LIBRARY}/{FREE}", bearer(8), 403, id="hiding another's"),
+        pytest.param("DELETE", f"{LIBRARY}/{FREE}", bearer(9, "ADMIN"), 200, id="an ADMIN hides"),
         pytest.param("GET", TRANSACTIONS, bearer(8), 403, id="another's transactions"),
         pytest.param("GET", TRANSACTIONS, {}, 401, id="transactions without a token"),
         pytest.param("GET", TRANSACTIONS, bearer(9, "ADMIN"), 200, id="an ADMIN reads payments"),
@@ -136,12 +138,12 @@ def test_the_newest_comes_first(app, client):
     ],
 )
 def test_whose_library_it_is(client, method, path, headers, status):
-    body = {"json": {"movieId": "free", "status": "completed"}} if method == "POST" else {}
+    body = {"json": {"movieId": FREE, "status": "completed"}} if method == "POST" else {}
     assert client.open(path, method=method, headers=headers, **body).status_code == status
 
 
 def test_the_app_cannot_write_payment_states(client):
-    body = {"movieId": "rented", "amount": 4.99, "status": "completed"}
+    body = {"movieId": RENTED, "amount": 4.99, "status": "completed"}
     assert client.post(TRANSACTIONS, json=body, headers=bearer()).status_code == 202
     assert client.get(TRANSACTIONS, headers=bearer()).json["data"] == []
     assert client.post(TRANSACTIONS, json=[1], headers=bearer()).status_code == 400
@@ -149,8 +151,8 @@ def test_the_app_cannot_write_payment_states(client):
 
 def test_transactions_of_a_title(app, client):
     made = bought(app)
-    bought(app, "cheap")
-    query = {"movieId": "rented"}
+    bought(app, CHEAP)
+    query = {"movieId": RENTED}
     [one] = client.get(TRANSACTIONS, headers=bearer(), query_string=query).json["data"]
     assert (one["id"], one["userId"], one["status"], one["movieTitle"]) == (
         str(made),
@@ -168,8 +170,9 @@ def test_a_purchase_without_an_intent_cannot_be_refunded(app, client, engine):
         made = db.execute(
             sa.text(
                 "INSERT INTO transactions (customer_id, movie_id, amount, status)"
-                " VALUES (1, 'rented', 4.99, 'succeeded') RETURNING id"
-            )
+                " VALUES (1, :rented, 4.99, 'succeeded') RETURNING id"
+            ),
+            {"rented": RENTED},
         ).scalar_one()
     admin = bearer(9, "ADMIN")
     assert client.post(f"/api/payments/transaction/{made}/refund", headers=admin).status_code == 409

@@ -6,11 +6,14 @@ import pytest
 from cloud.config import Environment
 from cloud.testing import bearer, properties
 from payment.app import create_app
+from tests.payment.conftest import succeed
+from tests.payment.titles import CHEAP, FREE, MISSING, RENTED, STRANGE
 
 pytestmark = pytest.mark.estate
 
-BODY = {"customerId": 1, "movieId": "rented", "amount": 4.99}
+BODY = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
 CREATE = "/api/payments/create"
+CHECK = "/api/payments/check-purchase"
 
 
 @pytest.fixture
@@ -47,9 +50,9 @@ def test_a_payment_starts_pending(client):
         pytest.param({"currency": "dollars"}, 400, id="no currency code"),
         pytest.param({"movieId": " "}, 400, id="blank movie"),
         pytest.param({"movieId": "m" * 256}, 400, id="overlong movie"),
-        pytest.param({"movieId": "missing"}, 404, id="unknown movie"),
-        pytest.param({"movieId": "free", "amount": 1}, 400, id="a free title is not sold"),
-        pytest.param({"movieId": "strange"}, 502, id="a price nobody can read"),
+        pytest.param({"movieId": MISSING}, 404, id="unknown movie"),
+        pytest.param({"movieId": FREE, "amount": 1}, 400, id="a free title is not sold"),
+        pytest.param({"movieId": STRANGE}, 502, id="a price nobody can read"),
         pytest.param({"customerId": 2}, 403, id="somebody else's record"),
         pytest.param({"customerId": 3}, 201, id="a record of the same e-mail"),
         pytest.param({"customerId": 99}, 404, id="unknown customer"),
@@ -82,7 +85,7 @@ def test_a_key_replays_the_first_answer(client):
     assert (again.status_code, again.data) == (201, first.data)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert "Idempotent-Replayed" not in first.headers
-    assert pay(client, key, movieId="missing").status_code == 422
+    assert pay(client, key, movieId=MISSING).status_code == 422
 
 
 def test_a_refused_payment_uses_up_no_key(client):
@@ -123,12 +126,18 @@ def test_twenty_parallel_creates_of_one_key_make_one_transaction(app):
         pytest.param("/api/payments/transactions/1?size=101", bearer(7), 400, id="too many"),
         pytest.param("/api/payments/transaction/999", bearer(7), 404, id="no transaction"),
         pytest.param(
-            "/api/payments/check-purchase?customerId=1&movieId=rented", bearer(7), 200, id="check"
+            f"{CHECK}?customerId=1&movieId={RENTED}",
+            bearer(7),
+            200,
+            id="check",
         ),
         pytest.param(
-            "/api/payments/check-purchase?customerId=2&movieId=rented", bearer(7), 404, id="foreign"
+            f"{CHECK}?customerId=2&movieId={RENTED}",
+            bearer(7),
+            404,
+            id="foreign",
         ),
-        pytest.param("/api/payments/check-purchase?customerId=1", bearer(7), 400, id="no movie"),
+        pytest.param(f"{CHECK}?customerId=1", bearer(7), 400, id="no movie"),
     ],
 )
 def test_who_may_read(client, path, headers, status):
@@ -147,3 +156,41 @@ def test_without_a_provider_a_payment_is_501(settings, engine):
     values["nozie.payment.provider"] = "none"
     app = create_app(Environment(properties("payment-service", values)))
     assert pay(app.test_client()).status_code == 501
+
+
+def test_a_title_is_sold_under_the_catalogues_id_however_the_buyer_spells_it(app, client):
+    spelled = RENTED.upper()
+    made = pay(client, movieId=spelled).json["data"]["transactionId"]
+    succeed(app, made)
+    [one] = client.get("/api/payments", headers=bearer()).json["data"]
+    assert one["movieId"] == RENTED
+    for each in (spelled, RENTED):
+        query = {"customerId": 1, "movieId": each}
+        check = client.get(CHECK, headers=bearer(), query_string=query)
+        assert check.json["data"] is True
+        assert pay(client, movieId=each).status_code == 409
+        assert (
+            client.post(
+                "/payments/process",
+                json={"movieId": each, "amount": 4.99, "paymentMethodId": "pm_card_visa"},
+                headers=bearer(),
+            ).status_code
+            == 409
+        )
+        checkout = {"userId": "7", "movieId": each, "amount": 4.99}
+        assert client.post("/create-payment", json=checkout).status_code == 400
+        library = f"/purchases/users/7/purchases/{each}"
+        assert client.get(library, headers=bearer()).json["movieId"] == RENTED
+
+
+@pytest.mark.parametrize(
+    "movie", ["trending", "slug/rented", f"{RENTED}/play", RENTED[:-1], "../genres", "rented"]
+)
+def test_what_names_no_title_is_not_asked_of_the_catalogue(client, neighbours, movie):
+    assert pay(client, movieId=movie).status_code == 404
+    assert neighbours.tokens_at_the_catalogue == []
+
+
+def test_another_title_than_the_one_asked_for_is_not_sold(client, neighbours):
+    neighbours.answers_as = CHEAP
+    assert pay(client).status_code == 502

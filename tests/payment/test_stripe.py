@@ -14,12 +14,13 @@ from payment.schema import sign
 from tests.contract.client import checked
 from tests.payment.conftest import changed
 from tests.payment.events import event
+from tests.payment.titles import CHEAP, OTHER, RENTED
 
 pytestmark = pytest.mark.estate
 
 CREATE = "/api/payments/create"
-BODY = {"customerId": 1, "movieId": "rented", "amount": 4.99}
-CHARGE = {"movieId": "rented", "amount": 4.99}
+BODY = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
+CHARGE = {"movieId": RENTED, "amount": 4.99}
 NOW: dict[str, Any] = {"after": timedelta(0), "now": utc_now}
 
 
@@ -82,7 +83,7 @@ def test_a_payment_becomes_an_intent(client, desk):
         "automatic_payment_methods[enabled]": "true",
         "metadata[transactionId]": str(made["transactionId"]),
         "metadata[userId]": "7",
-        "metadata[movieId]": "rented",
+        "metadata[movieId]": RENTED,
     }
     assert headers["Idempotency-Key"].startswith(f"nozie-{made['transactionId']}-")
     assert made["clientSecret"] == "pi_1_secret_x"
@@ -96,7 +97,7 @@ def test_the_device_gets_a_key_of_its_own_version(client, desk):
 
 
 def test_a_buyer_keeps_his_stripe_customer(client, desk):
-    first, second = started(client), started(client, movieId="cheap")
+    first, second = started(client), started(client, movieId=CHEAP)
     assert first["customerId"] == second["customerId"]
     assert len(desk.asked_for("POST v1/customers")) == 1
 
@@ -192,7 +193,7 @@ def test_reconciliation_finds_what_no_event_told(app, client, desk):
 
 
 def test_reconciliation_goes_on_past_what_the_provider_does_not_know(app, client, desk):
-    lost, made = started(client), started(client, movieId="cheap")
+    lost, made = started(client), started(client, movieId=CHEAP)
     desk.intents.pop("pi_1")
     desk.pay("pi_2")
     assert reconcile(app) == 1
@@ -202,7 +203,7 @@ def test_reconciliation_goes_on_past_what_the_provider_does_not_know(app, client
 
 def test_reconciliation_ends_when_the_provider_is_silent(app, client, desk):
     """Its time is not spent on asking for all of them in vain."""
-    started(client), started(client, movieId="cheap")
+    started(client), started(client, movieId=CHEAP)
     desk.fault = "broken"
     asked = len(desk.asked)
     assert reconcile(app) == 0
@@ -210,8 +211,8 @@ def test_reconciliation_ends_when_the_provider_is_silent(app, client, desk):
 
 
 def test_what_stays_pending_is_given_up_at_the_provider(app, client, desk):
-    made, lost = started(client), started(client, movieId="cheap")
-    paid = started(client, movieId="other", amount=1.5)
+    made, lost = started(client), started(client, movieId=CHEAP)
+    paid = started(client, movieId=OTHER, amount=1.5)
     desk.intents.pop("pi_2")
     desk.pay("pi_3")
     assert reconcile(app, give_up=NOW["after"]) == 3

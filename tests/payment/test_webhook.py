@@ -16,6 +16,7 @@ from payment.store import messages
 from tests.contract.client import checked
 from tests.payment.conftest import changed
 from tests.payment.events import SECRET, event, signed
+from tests.payment.titles import RENTED, YEN
 
 pytestmark = pytest.mark.estate
 
@@ -31,7 +32,7 @@ def environment(settings, engine):
 @pytest.fixture
 def made(client):
     """A pending payment: its id and its intent."""
-    body = {"customerId": 1, "movieId": "rented", "amount": 4.99}
+    body = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
     started = client.post("/api/payments/create", json=body, headers=bearer()).json["data"]
     return started["transactionId"], started["clientSecret"].partition("_secret_")[0]
 
@@ -238,7 +239,7 @@ def test_an_amount_without_cents(settings, engine):
     """One yen is the smallest unit there is."""
     own = changed(settings, nozie__payment__currency="jpy", nozie__payment__sandbox__delay="1h")
     client = checked(create_app(own), "payment")
-    body = {"customerId": 1, "movieId": "yen", "amount": 500, "currency": "JPY"}
+    body = {"customerId": 1, "movieId": YEN, "amount": 500, "currency": "JPY"}
     answer = client.post("/api/payments/create", json=body, headers=bearer())
     started = answer.get_json()["data"]
     made = started["transactionId"], started["clientSecret"].partition("_secret_")[0]

@@ -15,11 +15,12 @@ from payment.app import create_app
 from payment.settings import Settings
 from payment.store import SqlTransactions
 from tests.payment.conftest import changed
+from tests.payment.titles import CHEAP, RENTED
 from tests.waiting import eventually, running
 
 pytestmark = pytest.mark.estate
 
-BODY = {"customerId": 1, "movieId": "rented", "amount": 4.99}
+BODY = {"customerId": 1, "movieId": RENTED, "amount": 4.99}
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_the_clerk_finds_out_what_no_event_told(settings, engine, amqp):
     """The provider has charged, but neither its answer nor its event arrives."""
     own = changed(settings, nozie__payment__reconcile_after="200ms")
     client = create_app(own).test_client()
-    body = {"movieId": "rented", "amount": 4.99, "paymentMethodId": "pm_card_timeout"}
+    body = {"movieId": RENTED, "amount": 4.99, "paymentMethodId": "pm_card_timeout"}
     assert client.post("/payments/process", json=body, headers=bearer()).status_code == 503
     made = client.get("/api/payments", headers=bearer()).get_json()["data"][0]["id"]
     assert status(client, made) == "pending"
@@ -163,7 +164,7 @@ def test_a_pending_payment_is_asked_about_by_one_clerk(environment, client, engi
 
 def test_what_is_old_is_forgotten(environment, client, engine):
     pay(client, {"Idempotency-Key": "k"})
-    client.post("/create-payment", json={"userId": "7", "movieId": "cheap", "amount": 4.99})
+    client.post("/create-payment", json={"userId": "7", "movieId": CHEAP, "amount": 4.99})
     settings = Settings.of(environment.properties)
     worker.tell(create_app(environment).extensions["deps"].provider, SqlTransactions(engine))
     tables = ("idempotency_keys", "checkout_limits", "provider_events", "sandbox_intents")
