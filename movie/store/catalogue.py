@@ -27,6 +27,7 @@ from movie.store.documents import (
     CLASS,
     Document,
     draft_fields,
+    integer,
     moment,
     movie_of,
     named,
@@ -136,7 +137,8 @@ class MongoCatalogue:
 
     def years(self) -> tuple[int, ...]:
         found = self._movies.distinct("year")
-        return tuple(sorted({int(year) for year in found if _is_number(year)}, reverse=True))
+        years = {integer(year) for year in found if _is_number(year)}
+        return tuple(sorted((year for year in years if year is not None), reverse=True))
 
     def create(self, draft: MovieDraft, *, now: datetime) -> Movie:
         """Store a new title.

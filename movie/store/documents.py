@@ -13,6 +13,7 @@ from typing import Any, Final
 from bson import ObjectId
 from bson.decimal128 import Decimal128
 
+from cloud.schema import is_int64
 from movie.domain import (
     AccessType,
     Episode,
@@ -121,13 +122,14 @@ def texts(value: object) -> tuple[str, ...] | None:
 
 
 def integer(value: object) -> int | None:
-    """Read a whole number, from a double or from digits too."""
+    """Read a whole number of at most 64 bits, from a double or from digits too."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return int(value)
+        found = int(value)
     except (ValueError, OverflowError):
         return None
+    return found if is_int64(found) else None
 
 
 def amount(value: object) -> Decimal | None:

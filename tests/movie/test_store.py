@@ -283,6 +283,14 @@ def test_filters_are_combined(db, catalogue, seed):
     assert names(page) == ["The Lamplighter of Hội An"]
 
 
+def test_a_year_that_is_none_hides_no_other(db, catalogue):
+    """Importers of others write what their language calls a number."""
+    odd = [2024, 2023.0, float("nan"), float("inf"), float("-inf"), 1e300, "2022", None]
+    db["movies"].insert_many({"slug": str(number), "year": y} for number, y in enumerate(odd))
+    assert catalogue.years() == (2024, 2023)
+    assert {movie.year for movie in catalogue.latest(FIRST).items} == {2024, 2023, 2022, None}
+
+
 def test_the_seed_is_a_catalogue_worth_browsing(db, catalogue, seed):
     assert store.load_seed(db, seed) == db["movies"].count_documents({}) >= 240
     assert {
