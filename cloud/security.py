@@ -24,7 +24,8 @@ Networks = Sequence[IPv4Network | IPv6Network]
 DEFAULT_SECRET = "nozie-secret-key-for-jwt-token-generation-must-be-at-least-256-bits-long"  # noqa: S105
 OPEN_PROFILES = frozenset({"default", "dev", "test"})
 
-_SUBJECT = re.compile("[0-9]{1,18}")  # what a bigint holds
+_SUBJECT = re.compile("[0-9]{1,19}")
+_IDS = 2**63  # what a bigint holds
 
 # RFC 7518 section 3.2: the key is at least as long as the hash, here in bytes.
 _KEY_BYTES = {"HS512": 64, "HS384": 48, "HS256": 32}
@@ -168,6 +169,8 @@ def _principal(claims: Mapping[str, Any], token: str) -> Principal:
     subject, expires, sid = claims["sub"], claims["exp"], claims.get("sid")
     if claims.get("type") != "ACCESS" or not _SUBJECT.fullmatch(subject):
         raise ValueError
+    if int(subject) >= _IDS:
+        raise OverflowError
     if isinstance(expires, bool) or not isinstance(expires, int):
         raise TypeError
     return Principal(

@@ -111,6 +111,13 @@ def read_status(stored: str | None) -> Status | None:
     return Status(lower) if lower in set(Status) else None
 
 
+def read_user_id(text: str) -> UserId | None:
+    """Read a user's id from digits; None for what no account can have."""
+    if not _USER.fullmatch(text) or not 0 < int(text) < 2**63:
+        return None
+    return UserId(int(text))
+
+
 class Outcome(StrEnum):
     """What became of a provider's verdict."""
 
@@ -121,6 +128,7 @@ class Outcome(StrEnum):
 
 
 _PLAN: Final = "plan:"
+_USER: Final = re.compile("[0-9]{1,19}")
 _TITLE: Final = re.compile("[0-9a-fA-F]{24}")
 
 

@@ -15,6 +15,7 @@ from payment.domain import (
     UserId,
     read_movie_id,
     read_status,
+    read_user_id,
 )
 from payment.routes.once import idempotency_key, once
 from payment.schema import (
@@ -159,9 +160,8 @@ def create_payment() -> Response:
 @bp.get("/transaction/<user_id>/<transaction_id>")
 def transaction(user_id: str, transaction_id: str) -> Response:
     """Answer six fields of a checkout, to whoever knows its opaque name and its user."""
-    if not user_id.isascii() or not user_id.isdigit() or len(user_id) > 18:  # noqa: PLR2004 - bigint
+    user = read_user_id(user_id)
+    if user is None:
         raise UnknownTransactionError("transaction not found")
-    found = service.poll(
-        transaction_id, UserId(int(user_id)), transactions=web.current(Deps).transactions
-    )
+    found = service.poll(transaction_id, user, transactions=web.current(Deps).transactions)
     return web.plain(dump_poll(found))

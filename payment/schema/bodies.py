@@ -20,6 +20,7 @@ from payment.domain import (
     UserId,
     read_movie_id,
     read_status,
+    read_user_id,
 )
 
 
@@ -31,7 +32,7 @@ def _currency(text: str) -> str:
 
 
 def _user(text: str) -> str:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**63:
+    if read_user_id(text) is None:
         raise ValueError("must be a user id")
     return text
 

@@ -104,6 +104,7 @@ def unsigned() -> str:
         pytest.param(security.sign({**CLAIMS, "sub": "\u0667"}, SECRET), id="foreign digits"),
         pytest.param(security.sign({**CLAIMS, "sub": "ann"}, SECRET), id="subject no number"),
         pytest.param(security.sign({**CLAIMS, "sub": "9" * 30}, SECRET), id="subject too long"),
+        pytest.param(security.sign({**CLAIMS, "sub": str(2**63)}, SECRET), id="subject beyond ids"),
         pytest.param(security.sign({**CLAIMS, "roles": "ADMIN"}, SECRET), id="roles no list"),
         pytest.param(security.sign({**CLAIMS, "roles": [1]}, SECRET), id="roles no texts"),
         pytest.param(security.sign({**CLAIMS, "exp": 10**30}, SECRET), id="expiry beyond time"),

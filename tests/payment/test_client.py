@@ -205,6 +205,7 @@ def test_a_checkout_without_a_token(app, client):
     [
         pytest.param("8", None, id="another user"),
         pytest.param("x", None, id="no user"),
+        pytest.param(str(2**63), None, id="a user beyond all"),
         pytest.param("7", "guess", id="another name"),
         pytest.param("7", "1", id="the inner id"),
         pytest.param("9" * 40, None, id="beyond 64 bits"),
@@ -222,6 +223,8 @@ def test_a_checkout_is_known_by_its_name_and_user(client, user, name):
         pytest.param({"userId": "x"}, 400, id="no user id"),
         pytest.param({"userId": 7}, 200, id="a number is a text"),
         pytest.param({"userId": "99"}, 404, id="a user without a record"),
+        pytest.param({"userId": str(2**63 - 1)}, 404, id="the largest id that there may be"),
+        pytest.param({"userId": str(2**63)}, 400, id="an id beyond all"),
         pytest.param({"movieId": MISSING}, 404, id="unknown title"),
         pytest.param({"movieTitle": "Cheaper", "movieSlug": None}, 200, id="titles are ignored"),
         pytest.param({"movieId": "plan:monthly", "amount": 9.99}, 200, id="a plan"),
