@@ -194,3 +194,9 @@ def test_what_names_no_title_is_not_asked_of_the_catalogue(client, neighbours, m
 def test_another_title_than_the_one_asked_for_is_not_sold(client, neighbours):
     neighbours.answers_as = CHEAP
     assert pay(client).status_code == 502
+
+
+def test_an_admin_pays_for_himself_alone(client):
+    """Contract, PY-04: owner only. He reads what others have paid, but spends nothing for them."""
+    assert pay(client, bearer(9, "ADMIN")).status_code == 403
+    assert pay(client, bearer(7, "ADMIN")).status_code == 201
