@@ -30,7 +30,9 @@ _BATCH: Final = 200
 # A notification tells of a new event at once; this is for one that was missed, and for rows whose
 # time to be tried again has come. Each look is a transaction, of which an idle instance feels most.
 _POLL: Final = timedelta(seconds=3)
-_LONGEST_REST: Final = timedelta(seconds=30)
+# An event that nobody hears is tried again after as long as it has waited so far, an hour at most.
+# In an estate without its listener that is for ever; where one appears, `_heard_again` tells.
+_LONGEST_REST: Final = timedelta(hours=1)
 
 
 class Relay:
@@ -56,6 +58,8 @@ class Relay:
         self._app_id = app_id
         self._declarations = tuple(declarations)
         self._now = now
+        # Exchange and routing key of what is not taken: told once, not with every row and try.
+        self._unheard: set[tuple[str, str]] = set()
         self._broker = Outage("rabbitmq")
         self._database = Outage("database")
 
@@ -88,13 +92,16 @@ class Relay:
             if not rows:
                 return False
             verdicts = self._publish(publisher, rows)
-            gone = {row.id for row in rows if verdicts.get(str(row.message_id), "") is None}
-            db.execute(sa.delete(self._table).where(self._table.c.id.in_(gone)))
-            for row in rows:
-                if reason := verdicts.get(str(row.message_id)):
-                    self._put_off(db, row, reason)
+            gone = [row for row in rows if verdicts.get(str(row.message_id), "") is None]
+            db.execute(sa.delete(self._table).where(self._table.c.id.in_([r.id for r in gone])))
+            refused = [row for row in rows if verdicts.get(str(row.message_id))]
+            if refused:
+                self._put_off(db, refused, verdicts)
+            ready = self._heard_again(db, gone)
         # Without a word from the broker there is nothing to go on with: `wait` says what is wrong.
-        return any(len(rows) == _BATCH or row.followed for row in rows if row.id in gone)
+        # With one, even a whole batch of refusals must not keep the rows behind it waiting.
+        full = len(rows) == _BATCH and bool(verdicts)
+        return ready or full or any(row.followed for row in gone)
 
     def _publish(
         self, publisher: Publisher, rows: Sequence[sa.Row[Any]]
@@ -134,19 +141,54 @@ class Relay:
         )
         return Message(row.exchange, row.routing_key, bytes(row.body), properties)
 
-    def _put_off(self, db: sa.Connection, row: sa.Row[Any], reason: str) -> None:
-        """Keep an event that nobody hears, or that was refused; later ones of its key wait."""
-        rest = min(_LONGEST_REST, timedelta(seconds=2 ** min(row.attempts, 10)))
-        change = sa.update(self._table).where(self._table.c.id == row.id)
-        db.execute(change.values(attempts=row.attempts + 1, retry_at=self._now() + rest))
-        log.error(
-            "event_not_taken",
-            exchange=row.exchange,
-            routing_key=row.routing_key,
-            message_id=str(row.message_id),
-            attempts=row.attempts + 1,
-            reason=reason,
+    def _put_off(
+        self, db: sa.Connection, rows: Sequence[sa.Row[Any]], verdicts: Mapping[str, str | None]
+    ) -> None:
+        """Keep events that nobody hears, or that were refused; later ones of their keys wait."""
+        table = self._table
+        rest = sa.func.least(
+            _LONGEST_REST.total_seconds(), sa.func.power(2, sa.func.least(table.c.attempts, 20))
         )
+        retry_at = sa.literal(self._now()) + sa.func.make_interval(0, 0, 0, 0, 0, 0, rest)
+        db.execute(
+            sa.update(table)
+            .where(table.c.id.in_([row.id for row in rows]))
+            .values(attempts=table.c.attempts + 1, retry_at=retry_at)
+        )
+        for row in rows:
+            if (row.exchange, row.routing_key) in self._unheard:
+                continue
+            self._unheard.add((row.exchange, row.routing_key))
+            log.error(
+                "event_not_taken",
+                exchange=row.exchange,
+                routing_key=row.routing_key,
+                message_id=str(row.message_id),
+                attempts=row.attempts + 1,
+                reason=verdicts[str(row.message_id)],
+            )
+
+    def _heard_again(self, db: sa.Connection, gone: Sequence[sa.Row[Any]]) -> bool:
+        """End the rest of what somebody hears now; tell whether anything is ready by that."""
+        told = {(row.exchange, row.routing_key, row.attempts > 0) for row in gone}
+        again = {(e, key) for e, key, rested in told if rested or (e, key) in self._unheard}
+        ready = False
+        for exchange, routing_key in again:
+            if (exchange, routing_key) in self._unheard:
+                self._unheard.remove((exchange, routing_key))
+                log.info("event_taken_again", exchange=exchange, routing_key=routing_key)
+            table = self._table
+            # Those in another relay's hands are being tried anyway; to wait for them could be for
+            # one that waits for ours.
+            resting = (
+                sa.select(table.c.id)
+                .where(table.c.exchange == exchange, table.c.routing_key == routing_key)
+                .where(table.c.retry_at.is_not(None))
+                .with_for_update(skip_locked=True)
+            )
+            wake = sa.update(table).where(table.c.id.in_(resting)).values(retry_at=None)
+            ready = db.execute(wake).rowcount > 0 or ready
+        return ready
 
 
 def _oldest_of_each_key(table: sa.Table) -> sa.Select[Any]:

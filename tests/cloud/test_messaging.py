@@ -27,6 +27,7 @@ from cloud.messaging import (
     outbox,
     rabbit,
 )
+from cloud.messaging import relay as relays
 from cloud.messaging.publisher import publish_all
 from cloud.messaging.relay import Relay
 from cloud.stores import postgres
@@ -195,6 +196,52 @@ def test_an_event_that_nobody_hears_waits_in_the_outbox_for_its_first_listener(e
             eventually(lambda: seen.deliveries)
             eventually(lambda: left(engine) == 0)
     assert len(seen.deliveries) == 1
+
+
+def test_a_whole_batch_that_nobody_hears_keeps_no_other_event_waiting(
+    engine, settings, monkeypatch
+):
+    """Nothing wakes the relay between the batches: it goes on by itself."""
+    monkeypatch.setattr(relays, "_POLL", timedelta(minutes=5))
+    seen = Seen()
+    with engine.begin() as db:
+        for number in range(450):
+            event = Event(EXCHANGE, "payment.unheard", b"{}", str(number))
+            outbox.put(db, event, utc_now())
+    put(engine, "heard")
+    with running(consumer(settings, seen).run), running(relay(engine, settings).run) as stop:
+        eventually(lambda: seen.deliveries)
+        stop.set()
+        put(engine, "wakes the relay")
+
+
+def test_what_nobody_hears_is_told_once_and_rests_ever_longer_until_somebody_hears(
+    engine, settings, channel
+):
+    now = [utc_now()]
+    rests = sa.select(MESSAGES.c.attempts, MESSAGES.c.retry_at)
+
+    def tried() -> set[int]:
+        with engine.connect() as db:
+            return {row.attempts for row in db.execute(rests)}
+
+    own = Relay(engine, MESSAGES, settings, "payment-service", ESTATE, now=lambda: now[0])
+    put(engine, "1", "2", "3")
+    with capture_logs() as logs, running(own.run):
+        for times in range(1, 16):
+            eventually(tried, {times})
+            with engine.connect() as db:
+                longest = max(row.retry_at for row in db.execute(rests)) - now[0]
+            assert longest == min(timedelta(seconds=2 ** (times - 1)), timedelta(hours=1))
+            now[0] += longest
+            with engine.begin() as db:
+                db.execute(sa.func.pg_notify(outbox.NAME, "").select())
+        for method, arguments in rabbit.work_queue(QUEUE, BINDINGS):
+            getattr(channel, method)(**arguments)
+        put(engine, "4")  # shows that there is a listener, and ends the others' rest
+        eventually(lambda: left(engine) == 0 and depth(channel, QUEUE) == 4)
+    told = [entry["event"] for entry in logs if entry["event"].startswith("event_")]
+    assert told == ["event_not_taken", "event_taken_again"]
 
 
 def test_events_of_one_key_arrive_in_order_from_relays_side_by_side(engine, settings):
