@@ -213,7 +213,10 @@ class SqlTransactions:
     def claim_pending(
         self, *, older_than: datetime, unseen_since: datetime, now: datetime, limit: int = 50
     ) -> Sequence[Transaction]:
-        """Take old pending transactions of ours to ask the provider about; each one caller only."""
+        """Take old pending transactions of ours to ask the provider about; each one caller only.
+
+        Whoever was never asked about comes first: however many there are, each has its turn.
+        """
         table = transactions
         due = (
             sa.select(table.c.id)
@@ -221,9 +224,9 @@ class SqlTransactions:
                 table.c.status == Status.PENDING,
                 table.c.user_id.is_not(None),
                 table.c.created_at < naive(older_than),
-                sa.func.coalesce(table.c.checked_at < naive(unseen_since), sa.true()),
+                table.c.checked_at.is_(None) | (table.c.checked_at < naive(unseen_since)),
             )
-            .order_by(table.c.created_at)
+            .order_by(table.c.checked_at.nulls_first(), table.c.created_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
