@@ -1,8 +1,9 @@
 """What customer does beside its answers: its tables, records and memberships from events."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Event
+from typing import Final
 
 import structlog
 from sqlalchemy import Engine
@@ -24,6 +25,12 @@ from customer.store import SqlCustomers, SqlMemberships, outbox
 
 log = structlog.get_logger()
 
+# What is consumed, and from where; for who looks at dead letters too.
+QUEUES: Final = {
+    consumers.QUEUE: consumers.BINDINGS,
+    consumers.PAYMENT_QUEUE: consumers.PAYMENT_BINDINGS,
+}
+
 
 def prepare(environment: Environment) -> None:
     """Bring the tables up to date."""
@@ -36,7 +43,7 @@ def consumer(environment: Environment, stop: Event) -> None:
     """Give every new user his record, until `stop`."""
     records = SqlCustomers(_engine(environment, stop))
     handle = partial(consumers.user_created, customers=records, now=utc_now)
-    _consume(environment, consumers.QUEUE, consumers.BINDINGS, handle, stop)
+    _consume(environment, consumers.QUEUE, handle, stop)
 
 
 def cashier(environment: Environment, stop: Event) -> None:
@@ -50,7 +57,7 @@ def cashier(environment: Environment, stop: Event) -> None:
         now=utc_now,
     )
     handle = partial(consumers.payment_told, sale=sale)
-    _consume(environment, consumers.PAYMENT_QUEUE, consumers.PAYMENT_BINDINGS, handle, stop)
+    _consume(environment, consumers.PAYMENT_QUEUE, handle, stop)
 
 
 def _engine(environment: Environment, stop: Event) -> Engine:
@@ -60,14 +67,11 @@ def _engine(environment: Environment, stop: Event) -> Engine:
 
 
 def _consume(
-    environment: Environment,
-    queue: str,
-    bindings: Iterable[tuple[str, str]],
-    handle: Callable[[Delivery], None],
-    stop: Event,
+    environment: Environment, queue: str, handle: Callable[[Delivery], None], stop: Event
 ) -> None:
     settings = RabbitSettings.of(environment.properties)
     prefetch = Settings.of(environment.properties).prefetch
+    bindings = QUEUES[queue]
     Consumer(settings, queue=queue, bindings=bindings, handle=handle, prefetch=prefetch).run(stop)
 
 

@@ -39,6 +39,8 @@ from identity.store import (
 
 log = structlog.get_logger()
 
+# What is consumed, and from where; for who looks at dead letters too.
+QUEUES: Final = {consumers.QUEUE: consumers.BINDINGS}
 _LOOK_AROUND: Final = timedelta(seconds=2)
 
 

@@ -102,15 +102,12 @@ def opened(settings: RabbitSettings, queue: str) -> Iterator[DeadLetters]:
 def main(house: str, arguments: Sequence[str], program: str | None = None) -> int:
     """Run one command; return the exit status: 1 when an id is unknown or the broker is away."""
     options = _parser(program).parse_args(arguments)
-    if options.command in {"replay", "purge"} and bool(options.ids) == options.all:
-        sys.stderr.write("name the ids of letters, or --all\n")
-        return 2
-    if options.command == "show" and not options.ids:
-        sys.stderr.write("name the ids of letters\n")
+    queues = options.queue or _own_queues(house)
+    if complaint := _complaint(options, queues):
+        sys.stderr.write(f"{complaint}\n")
         return 2
     out = _own_output()
     settings = RabbitSettings.of(environment(house).properties)
-    queues = options.queue or importlib.import_module(f"{house}.worker").QUEUES
     wanted, found = set(options.ids), set()
     try:
         for queue in queues:
@@ -133,6 +130,19 @@ def main(house: str, arguments: Sequence[str], program: str | None = None) -> in
     for missing in sorted(wanted - found):
         sys.stderr.write(f"no such letter: {missing}\n")
     return 1 if wanted - found else 0
+
+
+def _own_queues(house: str) -> Sequence[str]:
+    return tuple(getattr(importlib.import_module(f"{house}.worker"), "QUEUES", ()))
+
+
+def _complaint(options: argparse.Namespace, queues: Sequence[str]) -> str | None:
+    """Tell what is missing in the command."""
+    if options.command in {"replay", "purge"} and bool(options.ids) == options.all:
+        return "name the ids of letters, or --all"
+    if options.command == "show" and not options.ids:
+        return "name the ids of letters"
+    return None if queues else "this house consumes nothing; name a work queue with --queue"
 
 
 def _own_output() -> TextIO:

@@ -57,9 +57,10 @@ def run(amqp) -> Callable[..., subprocess.CompletedProcess[str]]:
         "SPRING_PROFILES_ACTIVE": "test",
     }
 
-    def typed(*words: str) -> subprocess.CompletedProcess[str]:
+    def typed(*words: str, house: str | None = None) -> subprocess.CompletedProcess[str]:
+        program = ["notification.dead_letters"] if house is None else [dead_letters.__name__, house]
         return subprocess.run(  # noqa: S603 - our own module
-            [sys.executable, "-m", "notification.dead_letters", *words],
+            [sys.executable, "-m", *program, *words],
             cwd=Path(rabbit.__file__).parents[2],
             env=told,
             capture_output=True,
@@ -83,6 +84,31 @@ def test_letters_are_listed_and_shown_and_stay(run, bury, channel):
     assert (shown["id"], shown["body"]) == ("two", "two")
     assert shown["headers"]["traceparent"] == "kept"
     assert depth(channel, DEAD) == 2
+
+
+@pytest.mark.parametrize(
+    ("house", "queue"),
+    [
+        pytest.param("customer", "identity.customer.queue", id="records of customer"),
+        pytest.param("customer", "payment.subscription.queue", id="memberships of customer"),
+        pytest.param("identity", "customer.identity.queue", id="identity"),
+        pytest.param("notification", QUEUE, id="notification"),
+    ],
+)
+def test_every_house_that_consumes_names_its_queues(run, channel, house, queue):
+    for method, arguments in rabbit.work_queue(queue, []):
+        getattr(channel, method)(**arguments)
+    letter = pika.BasicProperties(message_id="one", headers={})
+    channel.basic_publish(rabbit.DEAD_LETTERS, queue, b"{}", letter, mandatory=True)
+    listed = run("list", house=house)
+    assert listed.returncode == 0, listed.stderr
+    assert [line.split("\t")[:2] for line in listed.stdout.splitlines()] == [["one", queue]]
+
+
+def test_a_house_that_consumes_nothing_has_no_letters(run):
+    answer = run("list", house="payment")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "consumes nothing" in answer.stderr
 
 
 def test_one_is_replayed_as_a_first_delivery(run, bury, channel):
