@@ -24,6 +24,7 @@ from payment.domain import (
     read_status,
 )
 from payment.service.ports import Customers, Movies, Plans, Provider, Transactions
+from payment.service.settling import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def charge(
     attached = transactions.find(transaction.id) or transaction
     verdict = collector.charge(attached, method, now=now())
     if verdict is not None:
-        transactions.settle(verdict, now=now())
+        settle(verdict, transactions=transactions, now=now())
     found = transactions.find(transaction.id)
     if found is None:
         raise UnknownTransactionError("transaction not found")

@@ -15,6 +15,7 @@ from payment.domain import (
     Transaction,
     TransactionId,
     UserId,
+    Verdict,
 )
 from payment.service.ports import Provider, Transactions
 
@@ -30,12 +31,25 @@ def receive(notice: Notice, *, transactions: Transactions, now: datetime) -> Out
     verdict = notice.verdict
     if verdict is None:
         return Outcome.UNKNOWN
-    outcome = transactions.settle(verdict, now=now, event_id=notice.id)
-    told = {"event_id": notice.id, "transaction_id": verdict.transaction_id}
+    outcome = settle(verdict, transactions=transactions, now=now, event_id=notice.id)
+    if outcome is Outcome.CONTRADICTION:
+        raise ForgedEventError("the event does not match the transaction")
+    return outcome
+
+
+def settle(
+    verdict: Verdict, *, transactions: Transactions, now: datetime, event_id: str | None = None
+) -> Outcome:
+    """Apply what a provider decided; the log tells it, a contradiction to our record as an error.
+
+    Without an `event_id` it is the provider's answer to a question of ours.
+    """
+    outcome = transactions.settle(verdict, now=now, event_id=event_id)
+    told = {"event_id": event_id, "transaction_id": verdict.transaction_id}
     if outcome is Outcome.CONTRADICTION:
         log.error("payment_contradicted", intent_id=verdict.intent_id, **told)
-        raise ForgedEventError("the event does not match the transaction")
-    log.info("payment_settled", status=verdict.status, outcome=outcome, **told)
+    else:
+        log.info("payment_settled", status=verdict.status, outcome=outcome, **told)
     return outcome
 
 
@@ -64,9 +78,10 @@ def reconcile(
         old = each.created_at is not None and each.created_at < moment - give_up
         try:
             verdict = (provider.cancel if old else provider.look)(each, now=now())
-            if verdict and transactions.settle(verdict, now=now()) is Outcome.CHANGED:
-                decided += 1
-                log.info("payment_reconciled", transaction_id=each.id, status=verdict.status)
+            if verdict is None:
+                continue
+            outcome = settle(verdict, transactions=transactions, now=now())
+            decided += outcome is Outcome.CHANGED
         except UnavailableError as error:
             log.warning("reconciliation_put_off", reason=str(error))
             break

@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from cloud import schedule
 from cloud.clock import utc_now
 from cloud.config import Environment
 from cloud.testing import bearer
-from payment import worker
-from payment.app import create_app
+from payment import service, worker
+from payment.app import create_app, provider
 from payment.settings import Settings
 from payment.store import SqlTransactions
 from tests.payment.conftest import changed
@@ -145,6 +146,62 @@ def test_rows_of_a_jvm_service_are_not_asked_about(settings, engine):
         == []
     )
     assert made
+
+
+@pytest.fixture
+def muddled(engine):
+    """The provider's books say another amount than ours."""
+
+    def muddle() -> None:
+        with engine.begin() as db:
+            db.exec_driver_sql("UPDATE sandbox_intents SET amount = 1")
+
+    return muddle
+
+
+def test_an_answer_that_contradicts_the_record_is_told(environment, client, engine, muddled):
+    made = pay(client)
+    muddled()
+    collector = provider(environment, Settings.of(environment.properties), engine)
+    assert collector is not None
+    later = utc_now() + timedelta(hours=1)
+    with capture_logs() as logs:
+        decided = service.reconcile(
+            transactions=SqlTransactions(engine),
+            provider=collector,
+            after=timedelta(minutes=1),
+            give_up=timedelta(days=1),
+            now=lambda: later,
+        )
+    assert (decided, status(client, made)) == (0, "pending")
+    assert [
+        entry["transaction_id"] for entry in logs if entry["event"] == "payment_contradicted"
+    ] == [made]
+
+
+def test_a_charge_whose_answer_contradicts_the_record_is_told(client, muddled):
+    body = {"movieId": RENTED, "amount": 4.99, "paymentMethodId": "pm_card_authenticationRequired"}
+    client.post("/payments/process", json=body, headers=bearer())
+    muddled()
+    again = {**body, "paymentMethodId": "pm_card_visa"}
+    with capture_logs() as logs:
+        answer = client.post("/payments/process", json=again, headers=bearer())
+    assert answer.json["data"]["status"] == "pending"
+    assert "payment_contradicted" in [entry["event"] for entry in logs]
+
+
+def test_every_pending_payment_has_its_turn_before_one_has_a_second(client, engine):
+    """However long the round takes: the oldest may be due again before the youngest was asked."""
+    made = [pay(client, {"Idempotency-Key": str(number)}) for number in range(3)]
+    transactions, later = SqlTransactions(engine), utc_now() + timedelta(hours=1)
+    turns = []
+    for hours in range(4):
+        now = later + timedelta(hours=hours)
+        [one] = transactions.claim_pending(
+            older_than=now, unseen_since=now - timedelta(minutes=1), now=now, limit=1
+        )
+        turns.append(one.id)
+    assert turns == [*made, made[0]]
 
 
 def test_a_pending_payment_is_asked_about_by_one_clerk(environment, client, engine):
