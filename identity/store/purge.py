@@ -5,6 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from cloud.stores import postgres
 from identity.store.sessions import select_sessions
 from identity.store.tables import access_tokens, blacklist, refresh_tokens, sessions
 
@@ -20,21 +21,9 @@ def purge(engine: sa.Engine, now: datetime) -> int:
         Rows deleted.
     """
     return _close(engine, now) + sum(
-        _delete(engine, table, now) for table in (refresh_tokens, access_tokens, blacklist)
+        postgres.delete_all(engine, table, table.c.expires_at <= now)
+        for table in (refresh_tokens, access_tokens, blacklist)
     )
-
-
-def _delete(engine: sa.Engine, table: sa.Table, now: datetime) -> int:
-    key = next(iter(table.primary_key))
-    over = sa.select(key).where(table.c.expires_at <= now).limit(_BATCH)
-    delete = sa.delete(table).where(key.in_(over.with_for_update(skip_locked=True)))
-    deleted = 0
-    while True:
-        with engine.begin() as db:
-            count = db.execute(delete).rowcount
-        deleted += count
-        if count < _BATCH:
-            return deleted
 
 
 def _close(engine: sa.Engine, now: datetime) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from cloud.stores.postgres import autocommit
+from cloud.stores.postgres import autocommit, delete_all
 from payment.domain import KeptAnswer, KeyInFlightError, KeyReusedError
 from payment.store.tables import keys, naive
 
@@ -80,8 +80,7 @@ class SqlKeys:
 
     def purge(self, *, before: datetime) -> int:
         """Forget answers older than `before`; return how many."""
-        with self._engine.connect() as db:
-            return db.execute(sa.delete(keys).where(keys.c.claimed_at < naive(before))).rowcount
+        return delete_all(self._engine, keys, keys.c.claimed_at < naive(before))
 
 
 def _mine(user_id: int, key: str, claimed: datetime) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from cloud.errors import ThrottledError
+from cloud.stores.postgres import delete_all
 from payment.store.tables import checkout_limits, naive
 
 _MINUTE = timedelta(minutes=1)
@@ -42,5 +43,4 @@ class SqlLimits:
     def purge(self, *, before: datetime) -> int:
         """Forget counters older than `before`; return how many."""
         old = checkout_limits.c.minute < naive(before)
-        with self._engine.begin() as db:
-            return db.execute(sa.delete(checkout_limits).where(old)).rowcount
+        return delete_all(self._engine, checkout_limits, old)

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from cloud import tracing
 from cloud.errors import ConfigurationError, UnavailableError
-from cloud.stores.postgres import autocommit, listening
+from cloud.stores.postgres import autocommit, delete_all, listening
 from payment.domain import Intent, PriceError, Status, Transaction, TransactionId, Verdict
 from payment.store.tables import aware, intents, naive
 
@@ -187,8 +187,7 @@ class Sandbox:
     def purge(self, *, before: datetime) -> int:
         """Forget intents that were decided and told before; return how many."""
         old = intents.c.told_at.is_not(None) & (intents.c.due_at < naive(before))
-        with self._engine.connect() as db:
-            return db.execute(sa.delete(intents).where(old)).rowcount
+        return delete_all(self._engine, intents, old)
 
 
 def _decision(method: str, moment: datetime) -> dict[str, Any]:

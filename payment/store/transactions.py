@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from cloud.messaging import outbox
-from cloud.stores.postgres import autocommit
+from cloud.stores.postgres import autocommit, delete_all
 from payment import events
 from payment.domain import (
     AlreadyBoughtError,
@@ -302,8 +302,7 @@ class SqlTransactions:
     def purge_events(self, *, before: datetime) -> int:
         """Forget ids of provider's events older than `before`; return how many."""
         old = provider_events.c.received_at < naive(before)
-        with self._single.connect() as db:
-            return db.execute(sa.delete(provider_events).where(old)).rowcount
+        return delete_all(self._engine, provider_events, old)
 
     def _find(self, which: sa.ColumnElement[bool]) -> Transaction | None:
         with self._single.connect() as db:

@@ -241,6 +241,40 @@ def test_what_is_old_is_forgotten(environment, client, engine):
     assert rows() == [0, 0, 0, 0]
 
 
+_ADDED = {
+    "idempotency_keys": "(user_id, key, request_hash, claimed_at) SELECT 7, n::text, 'x', now()",
+    "checkout_limits": "(key, minute, count) SELECT n::text, now(), 1",
+    "provider_events": "(id, received_at) SELECT n::text, now()",
+    "sandbox_intents": "(transaction_id, intent_id, client_secret, ephemeral_key, customer, amount,"
+    " currency, due_at, told_at, context) SELECT n, n::text, 'x', 'x', 'x', 1, 'usd', now(), now(),"
+    " '{}'",
+}
+_AT_MOST_1000 = """
+CREATE FUNCTION at_most_1000() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT count(*) FROM gone) > 1000 THEN RAISE 'too many at once'; END IF;
+    RETURN NULL;
+END $$
+"""
+
+
+def test_what_is_old_is_forgotten_a_thousand_at_a_time(environment, engine):
+    """One statement for all would end by its time-out when there are many, and never get done."""
+    with engine.begin() as db:
+        db.exec_driver_sql(_AT_MOST_1000)
+        for table, rows in _ADDED.items():
+            db.exec_driver_sql(f"INSERT INTO {table} {rows} FROM generate_series(1, 2500) AS n")
+            db.exec_driver_sql(
+                f"CREATE TRIGGER batches AFTER DELETE ON {table} REFERENCING OLD TABLE AS gone"
+                " FOR EACH STATEMENT EXECUTE FUNCTION at_most_1000()"
+            )
+    settings = Settings.of(environment.properties)
+    worker.purge(engine, settings, now=utc_now() + timedelta(days=31))
+    with engine.connect() as db:
+        for table in _ADDED:
+            assert db.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() == 0  # noqa: S608
+
+
 def test_a_companion_runs_alone(environment, client, channel):
     """`python -m payment.worker relay`, ended by SIGTERM."""
     listen_as_a_jvm_neighbour(channel)
