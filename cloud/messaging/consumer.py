@@ -149,13 +149,15 @@ class Consumer:
         connection = pika.BlockingConnection(rabbit.parameters(self._settings, purpose))
         try:
             session = _Session(connection, self._declarations, self._queue, self._prefetch)
-            self._broker.back()
             with session.kept_alive(self._settings.heartbeat / _LOOKS_PER_HEARTBEAT or _SELDOM):
                 while not stop.is_set():
                     session.serve(_STOP_SEEN_S)
                     while session.arrived and not stop.is_set():
                         self._deal_with(session, session.take(self._batch), stop)
                         session.serve(0)
+                        self._broker.back()
+                    # Only now: what fails after each connect must not be tried without a rest.
+                    self._broker.back()
         finally:
             with suppress(*rabbit.BROKER_AWAY):
                 connection.close()

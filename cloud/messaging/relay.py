@@ -69,7 +69,6 @@ class Relay:
             try:
                 with Publisher(self._settings, "relay") as publisher:
                     publisher.declare(self._declarations)
-                    self._broker.back()
                     self._relay(publisher, stop)
             except UnavailableError as error:
                 self._database.away(error, stop)
@@ -77,12 +76,15 @@ class Relay:
                 self._broker.away(error, stop)
 
     def _relay(self, publisher: Publisher, stop: Stop) -> None:
+        # Each neighbour is back when it has done its part, not when it lets us in: what fails after
+        # each connect must not be tried without a rest.
         with listening(self._engine, outbox.NAME) as notices:
-            self._database.back()
             while not stop.is_set():
                 while not stop.is_set() and self._round(publisher):
-                    pass
+                    self._broker.back()
+                self._database.back()
                 publisher.wait(notices.fileno(), _POLL.total_seconds())
+                self._broker.back()
                 notices.drain()
 
     def _round(self, publisher: Publisher) -> bool:

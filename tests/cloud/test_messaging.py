@@ -296,6 +296,42 @@ def test_an_outage_is_told_once_at_its_begin_and_once_at_its_end(engine, setting
     assert told == ["waiting_for", "neighbour_back"]
 
 
+def told(logs, neighbour="rabbitmq"):
+    return [line["event"] for line in logs if line.get("neighbour") == neighbour]
+
+
+def test_a_consumer_that_fails_after_each_connect_rests_ever_longer(settings, channel):
+    """The headers fill a frame: with ours added the broker ends the connection."""
+    seen = Seen(*[ValueError("not yet")] * 4)
+    for method, arguments in rabbit.work_queue(QUEUE, BINDINGS):
+        getattr(channel, method)(**arguments)
+    full = pika.BasicProperties(headers={"large": "x" * 131_000})
+    channel.basic_publish(EXCHANGE, "payment.succeeded", b"{}", full)
+    with capture_logs() as logs, running(consumer(settings, seen).run):
+        eventually(lambda: len(seen.deliveries) == 4)
+        while_it_failed = told(logs)
+        eventually(lambda: "neighbour_back" in told(logs))
+    assert while_it_failed == ["waiting_for"]
+    assert told(logs) == ["waiting_for", "neighbour_back"]
+
+
+def test_a_relay_that_fails_after_each_connect_rests_ever_longer(engine, settings):
+    with engine.begin() as db:
+        headers = {"large": "x" * 140_000}
+        outbox.put(db, Event(EXCHANGE, "payment.succeeded", b"{}", "1", headers=headers), utc_now())
+    with (
+        Wire(f"{settings.host}:{settings.port}") as wire,
+        capture_logs() as logs,
+        running(relay(engine, replace(settings, port=wire.port)).run),
+    ):
+        eventually(lambda: wire.connections >= 4)
+        while_it_failed = told(logs)
+        with engine.begin() as db:
+            db.execute(sa.delete(MESSAGES))
+        eventually(lambda: "neighbour_back" in told(logs))
+    assert while_it_failed == ["waiting_for"]
+
+
 def test_a_failed_delivery_comes_again_later_with_its_number_and_its_own_routing_key(
     settings, channel
 ):
