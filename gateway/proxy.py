@@ -38,6 +38,9 @@ _PASSES, _DROPS, _MEASURES, _TELLS_TYPE, _TELLS_CONNECTION, _UNUSUAL = range(6)
 _kinds: dict[bytes, int] = {}
 _MOST_KINDS, _LONGEST_KIND = 1000, 64
 _MOST_DIGITS = 18
+# So many calls that wait for so long without an answer to anybody: an instance that hangs, where
+# its callers would only know it by their time-outs.
+_SEVERAL, _SILENCE_S = 2, 1.0
 
 
 class LostError(UpstreamError):
@@ -124,6 +127,12 @@ class Upstream(asyncio.Protocol):
             body.attach(self)
         return answer
 
+    @property
+    def asked(self) -> float:
+        """When the wait for an answer began; inf where none is waited for."""
+        waits = self._answer is not None and not self._answer.done() and self._sent
+        return self.deadline - self._deadline_s if waits else inf
+
     def send(self, data: bytes) -> None:
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
@@ -178,6 +187,7 @@ class Upstream(asyncio.Protocol):
         self._framed = self._keep = True
         if not left:
             self._rest()
+            self._pool.answers += 1
             answer.set_result(Reply(status, headers, data[at:]))
             return True
         self._left = left
@@ -185,6 +195,7 @@ class Upstream(asyncio.Protocol):
         self.deadline = self._pool.loop.time() + self._pool.stall_s
         if at < len(data):
             stream.feed(data[at:])
+        self._pool.answers += 1
         answer.set_result(Reply(status, headers, stream))
         return True
 
@@ -232,6 +243,7 @@ class Upstream(asyncio.Protocol):
         if self._method == "HEAD" or status in _BODILESS:
             self._framed = True
             self._keep = self._parser.should_keep_alive()
+            self._pool.answers += 1
             self._answer.set_result(Reply(status, self._headers, length=self._length))
             if self._method == "HEAD":
                 # The parser waits for a body that never comes.
@@ -243,6 +255,7 @@ class Upstream(asyncio.Protocol):
         self.deadline = inf if self._endless else self._pool.loop.time() + self._pool.stall_s
         if self._endless:
             self._pool.streams.add(self)
+        self._pool.answers += 1
         self._answer.set_result(Reply(status, self._headers, self._stream))
 
     def _switch(self, tunnel: Stream) -> None:
@@ -432,10 +445,20 @@ def _trusting() -> ssl.SSLContext:
 
 
 class Pool:
-    """Connections to one address."""
+    """Connections to one address.
 
-    def __init__(self, address: tuple[str, int, bool], settings: Settings) -> None:
+    Attributes:
+        instance: whose address it is.
+        answers: how many have come so far.
+    """
+
+    def __init__(
+        self, address: tuple[str, int, bool], settings: Settings, instance: Instance
+    ) -> None:
         self.host, self.port, self.tls = address
+        self.instance = instance
+        self.answers = self._counted = 0
+        self._answered = -inf
         self.settings = settings
         self.authority = (
             f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}".encode()
@@ -529,6 +552,16 @@ class Pool:
         if self._waiting:
             self._call_next()
 
+    def is_silent(self, now: float) -> bool:
+        """Tell whether several calls wait, and no answer has come since they began.
+
+        One call may be slow. Asked at each look around.
+        """
+        if self.answers != self._counted:
+            self._counted, self._answered = self.answers, now
+        waiting = [asked for each in self.open if (asked := each.asked) < now - _SILENCE_S]
+        return len(waiting) >= _SEVERAL and self._answered < min(waiting)
+
     def sweep(self, now: float) -> None:
         """End what is overdue, and connections that rested too long."""
         for upstream in [u for u in self.open if u.deadline < now]:
@@ -619,7 +652,7 @@ class Proxy:
 
     async def _attempt(self, exchange: Exchange, route: Route, instance: Instance) -> Reply:
         settings = self._settings()
-        pool = self._pool((instance.host, instance.port, instance.secure), settings)
+        pool = self._pool(instance, settings)
         connect_s = route.connect_timeout or settings.connect_timeout_s
         answer_s = route.response_timeout or settings.answer_timeout_s
         host = exchange.preserve_host or pool.authority
@@ -641,21 +674,26 @@ class Proxy:
             upstream.abandon()
             raise
 
-    def _pool(self, address: tuple[str, int, bool], settings: Settings) -> Pool:
+    def _pool(self, instance: Instance, settings: Settings) -> Pool:
+        address = (instance.host, instance.port, instance.secure)
         pool = self._pools.get(address)
         if pool is None:
-            pool = self._pools[address] = Pool(address, settings)
+            pool = self._pools[address] = Pool(address, settings, instance)
         elif pool.settings is not settings:
             # Another configuration, or the same one read anew.
             if pool.settings == settings:
                 pool.settings = settings
             else:
                 self._retired.append(pool)
-                pool = self._pools[address] = Pool(address, settings)
+                pool = self._pools[address] = Pool(address, settings, instance)
+        pool.instance = instance
         return pool
 
     def sweep(self, now: float) -> None:
         """Enforce all deadlines; the edge calls it several times a second."""
+        for pool in self._pools.values():
+            if pool.is_silent(now):
+                self._balancer.doubt(pool.instance)
         for pool in (*self._pools.values(), *self._retired):
             pool.sweep(now)
         self._retired = [pool for pool in self._retired if pool.open or pool.opening]

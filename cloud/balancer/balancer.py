@@ -298,6 +298,11 @@ class Balancer:
         trouble.until = now + span
         log.warning("instance_ejected", instance=instance.instance_id, for_s=span)
 
+    def doubt(self, instance: Instance) -> None:
+        """Leave out an instance that keeps callers waiting, if there is another one."""
+        if any(len(self._view.instances(vip)) > 1 for vip in instance.vips):
+            self.failed(instance, refused=True)
+
     def _forget(self) -> None:
         """Drop the records of instances that are long gone."""
         now = self._now()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Self
@@ -218,6 +219,36 @@ def test_a_bad_instance_is_left_out(door, service, fault):
             assert after[200] >= 0.9 * after.total(), after
         service.heal()
         load.well()
+
+
+def test_an_instance_that_hangs_is_left_out_long_before_its_callers_give_up(store, service):
+    """The others are asked meanwhile; who waits already is answered when it goes on."""
+    listed = {
+        f"{SIMPLE}.notification-service[{at}].uri": f"http://127.0.0.1:{port}"
+        for at, port in enumerate(service.ports)
+    }
+    running = Gateway({**settings(store), **listed, "nozie.gateway.timeouts.answer": "50s"})
+
+    def ask(_: int) -> float:
+        began = time.monotonic()
+        assert running.ask("/notifications/x", Authorization=bearer(7, "USER")).status == 200
+        return time.monotonic() - began
+
+    pace = threading.Event()
+    try:
+        with ThreadPoolExecutor(10 * RATE) as callers:
+            assert all(callers.map(ask, range(RATE)))
+            service.signal(signal.SIGSTOP, 0)
+            asked = []
+            for number in range(8 * RATE):
+                asked.append(callers.submit(ask, number))
+                pace.wait(1 / RATE)
+            service.heal()
+            took = [each.result() for each in asked]
+    finally:
+        running.stop()
+    # A third of all would be kept waiting.
+    assert sum(seconds > 1 for seconds in took) < RATE, sorted(took)[-3 * RATE :]
 
 
 @pytest.mark.parametrize("fault", ["stopped", "slow", "reset", "garbage"])
