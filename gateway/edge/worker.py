@@ -310,18 +310,18 @@ class Edge:
             idle = _IDLE_S if now - busy > _LINGER_S else _LEARN_S
             await asyncio.sleep(_TICK_S if busy == now else idle)
             now = self.loop.time()
-            self._redis.sweep(now)
-            self._proxy.sweep(now)
+            _tried(self._redis.sweep, now)
+            _tried(self._proxy.sweep, now)
             if self._listeners:
-                self._crew.tell(len(self.connections) + self._arriving)
+                _tried(self._crew.tell, len(self.connections) + self._arriving)
             if now - learned > _LEARN_S - _TICK_S / 2 and (learning is None or learning.done()):
                 learned, learning = now, self._spawn(self._learn())
             if now - looked > _LOOK_S:
                 looked = now
                 for connection in [c for c in self.connections if c.deadline < now]:
-                    connection.expire()
-                self.look_around()
-                self.flush()
+                    _tried(connection.expire)
+                _tried(self.look_around)
+                _tried(self.flush)
 
     def flush(self) -> None:
         self.observed.flush(self._uris, self._gateway.rules.breakers)
@@ -337,11 +337,12 @@ class Edge:
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
-        for connection in list(self.endless):
-            connection.end_events()
         until = self.loop.time() + patience_s
-        # Each connection leaves in its own way; a look now and then is all that is needed.
-        while (self.connections or self._arriving) and self.loop.time() < until:  # noqa: ASYNC110
+        # Each connection leaves in its own way; a look now and then is all that is needed. Streams
+        # may still begin, with requests that were on their way.
+        while (self.connections or self._arriving) and self.loop.time() < until:
+            for connection in list(self.endless):
+                connection.end_events()
             await asyncio.sleep(0.02)
         self.flush()
         for task in list(self._tasks):
@@ -420,6 +421,14 @@ def _keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
         mallopt(_M_MMAP_THRESHOLD, _KEPT)
+
+
+def _tried(act: Callable[..., object], *arguments: object) -> None:
+    """Do one of the things that are due: whatever is wrong with it, the others must go on."""
+    try:
+        act(*arguments)
+    except Exception:
+        log.exception("upkeep_failed", what=getattr(act, "__qualname__", repr(act)))
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:
