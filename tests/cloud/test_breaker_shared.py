@@ -156,15 +156,14 @@ def test_probes_whose_holder_died_are_replaced_when_their_lease_is_over(process)
     one.fail(1)
     one.turn(), two.turn()
     due(one, two)
-    one.probes(1), one.turn()
-    (lost,) = one.probes()
 
-    def gets_one():
-        got = two.probes(1)
-        two.turn()
+    def asks(process):
+        got = process.probes(1)
+        process.turn()
         return got
 
-    (probe,) = eventually(gets_one)
+    (lost,) = eventually(lambda: asks(one))
+    (probe,) = eventually(lambda: asks(two))
     lost.failed()  # it lived after all, but says nothing about this turn
     one.turn()
     assert two.turn() is State.HALF_OPEN

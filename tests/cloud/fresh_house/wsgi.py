@@ -48,8 +48,10 @@ def create_app(own: Environment) -> Flask:
     @app.get("/stream")
     def stream():
         times = int(request.args.get("times", "0"))
-        opened = OpenStream(heartbeat=0.5, until=math.inf, limit=100, closed=_nothing)
-        return event_stream([b"data: first\n\n", *[b"data: more\n\n" * 4096] * times], opened)
+        opened = OpenStream(heartbeat=0.5, until=math.inf, limit=100 + times, closed=_nothing)
+        for _ in range(times):
+            opened.send(b"data: more\n\n" * 4096)
+        return event_stream([b"data: first\n\n"], opened)
 
     checks = {"db": postgres.check(own)} if databases else {}
     actuator.install(app, own, checks=checks, essential=())
