@@ -234,7 +234,7 @@ def networks(properties: "Properties", key: str, default: Sequence[str]) -> Netw
 
 def is_within(address: str, networks: Networks) -> bool:
     """Tell whether an address is in one of the networks; what is no address is in none."""
-    parsed = _parsed(address)
+    parsed = address_of(address)
     return parsed is not None and any(parsed in network for network in networks)
 
 
@@ -251,14 +251,15 @@ def client_address(peer: str, forwarded_for: str | None, trusted: Networks) -> s
     for entry in reversed((forwarded_for or "").split(",")):
         if not is_within(address, trusted):
             break
-        hop = _parsed(entry)
+        hop = address_of(entry)
         if hop is None:  # a trusted proxy passed on nonsense: it is the last address we know
             break
         address = str(hop)
     return address
 
 
-def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+def address_of(text: str) -> IPv4Address | IPv6Address | None:
+    """Read one hop of X-Forwarded-For, with or without its port; None when it is no address."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

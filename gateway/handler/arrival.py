@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from ipaddress import ip_network
 from os import urandom
 
 from cloud.errors import InvalidError
-from cloud.security import Networks, client_address, is_within
+from cloud.security import Networks, address_of, client_address, is_within
 from gateway.exchange import HOP_BY_HOP, Exchange, Headers, canonical
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
@@ -245,12 +244,13 @@ def _without_hops(kept: Headers, connection: bytes) -> Headers:
 
 
 def _also_trusted(peer: str, given: bytes, trusted: Networks, pattern: re.Pattern[str]) -> Networks:
-    """Add the hops whose address matches; who is behind them is found as behind any proxy."""
-    hops = (hop.strip() for hop in (peer, *given.decode("latin-1").split(",")))
-    found = [hop for hop in hops if pattern.fullmatch(hop)]
-    with suppress(ValueError):  # an expression that also takes what is no address
-        return (*trusted, *map(ip_network, found))
-    return trusted
+    """Add the hops whose address matches; who is behind them is found as behind any proxy.
+
+    What is no address is none of them, also where the expression takes it.
+    """
+    hops = map(address_of, (peer, *given.decode("latin-1").split(",")))
+    found = [hop for hop in hops if hop is not None and pattern.fullmatch(str(hop))]
+    return (*trusted, *map(ip_network, found))
 
 
 def _say_where_from(

@@ -1,5 +1,6 @@
 """The order of work, without sockets: who may pass, who is told what."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -186,6 +187,22 @@ def test_a_trusted_proxy_is_continued_to_the_right_most_stranger():
     assert exchange.client == "7.7.7.7"
     assert exchange.header(b"x-forwarded-for") == b"6.6.6.6, 7.7.7.7, 10.0.0.2, 10.0.0.1"
     assert exchange.header(b"x-forwarded-proto") == b"https"
+
+
+@pytest.mark.parametrize(
+    ("given", "client"),
+    [
+        (b"203.0.113.9", "203.0.113.9"),
+        (b"10.0.0.x, 203.0.113.9", "203.0.113.9"),
+        (b"203.0.113.9, 10.0.0.2:4711", "203.0.113.9"),
+        (b"10.0.0.x", "10.0.0.1"),
+        (b"203.0.113.9, 10.0.0.x", "10.0.0.1"),
+    ],
+)
+def test_springs_expression_trusts_addresses_alone(given, client):
+    pattern = re.compile(r"10\.0\.0\..*")
+    exchange = arrived((b"x-forwarded-for", given), peer="10.0.0.1", pattern=pattern)
+    assert exchange.client == client
 
 
 def test_an_estate_says_what_services_are_told_of_the_way_here():
