@@ -7,7 +7,7 @@ from datetime import timedelta
 from gateway.predicates import Pattern
 from gateway.settings import LimitRule, Opening, RoleRule, Settings
 
-_MEMO = 4096
+_MEMO, _LONGEST = 4096, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,11 @@ class AccessRules:
         key = method, path
         found = self._known.get(key)
         if found is None:
-            if len(self._known) >= _MEMO:
-                self._known.clear()
-            found = self._known[key] = self._decide(method, path)
+            found = self._decide(method, path)
+            if len(path) <= _LONGEST:
+                if len(self._known) >= _MEMO:
+                    self._known.clear()
+                self._known[key] = found
         return found
 
     def _decide(self, method: str, path: str) -> Access:

@@ -37,7 +37,8 @@ _KEEP, _TAKE, _DROP, _ONE = 1, 2, 4, 8
 _kinds: dict[bytes, int] = {}
 _MOST_KINDS, _LONGEST_KIND = 1000, 64
 _MOST_HOPS = 4096
-_HOST = re.compile(rb"[A-Za-z0-9.\-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+# As long as a name can be (RFC 1035 section 2.3.4), since it is remembered.
+_HOST = re.compile(rb"[A-Za-z0-9.\-]{1,255}(?::\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?")
 
 
 Hop = tuple[tuple[bytes, bytes], ...]

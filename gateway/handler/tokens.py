@@ -2,12 +2,17 @@
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 
 from cloud.clock import Clock
+from cloud.errors import UnauthenticatedError
 from cloud.security import Principal, bearer, verify
 from gateway.exchange import Headers
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f]")
+# Three parts of base64url (RFC 7515 section 7.1): what decoders pass over would make endlessly many
+# spellings of one token.
+_COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,11 @@ class Identity:
 
 
 class Tokens:
-    """A bounded memory of verified tokens; who holds only bad ones costs no memory."""
+    """A bounded memory of verified tokens; who holds only bad ones costs no memory.
+
+    A token has one place in it, however its header is spelled. When it is full what has expired
+    goes, then what came first.
+    """
 
     def __init__(self, secret: str, clock: Clock, capacity: int = 20_000) -> None:
         self._secret = secret
@@ -45,12 +54,24 @@ class Tokens:
         found = self._known.get(authorization or b"")
         if found is not None and found.principal.expires_at > now:
             return found
-        text = authorization.decode("latin-1") if authorization is not None else None
-        principal = verify(bearer(text), self._secret, now=now)
+        token = bearer(authorization.decode("latin-1") if authorization is not None else None)
+        if not _COMPACT.fullmatch(token):
+            raise UnauthenticatedError("Token is invalid")
+        key = b"Bearer " + token.encode()
+        found = self._known.get(key)
+        if found is not None and found.principal.expires_at > now:
+            return found
+        principal = verify(token, self._secret, now=now)
         if len(self._known) >= self._capacity:
-            self._known.pop(next(iter(self._known)))
-        identity = self._known[authorization or b""] = _identity(principal)
+            self._make_room(now)
+        identity = self._known[key] = _identity(principal)
         return identity
+
+    def _make_room(self, now: datetime) -> None:
+        """Forget a tenth at least: looking through all of them must be rare."""
+        live = [(k, one) for k, one in self._known.items() if one.principal.expires_at > now]
+        most = self._capacity - max(1, self._capacity // 10)
+        self._known = dict(live[max(0, len(live) - most) :])
 
 
 def _identity(principal: Principal) -> Identity:

@@ -255,7 +255,21 @@ def test_what_is_no_request_of_ours_is_refused(changes, headers, status):
     assert refused.value.status == status
 
 
-@pytest.mark.parametrize("host", [b"", b"a b", b"a/b", b"a@b", b"a,b", b"[::1", b"a:b", b"a\tb"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"a" * 256,
+        b"[" + b":" * 46 + b"]",
+        b"",
+        b"a b",
+        b"a/b",
+        b"a@b",
+        b"a,b",
+        b"[::1",
+        b"a:b",
+        b"a\tb",
+    ],
+)
 def test_a_malformed_host_is_refused(host):
     with pytest.raises(RefusedError):
         arrive(b"GET", b"/", "1.1", [(b"host", host)], peer="1.1.1.1", trusted=())
@@ -318,6 +332,42 @@ def test_the_memory_of_tokens_is_bounded():
     for one in given[1:]:
         tokens.identify(one)
     assert tokens.identify(given[0]) is not first
+
+
+def test_the_longest_name_is_a_host():
+    host = b"a" * 255 + b":12345"
+    found = arrive(b"GET", b"/", "1.1", [(b"host", host)], peer="1.1.1.1", trusted=())
+    assert found.host == host.decode()
+
+
+def test_a_token_is_remembered_once_however_its_header_is_spelled():
+    tokens = Tokens("s" * 64, Clock(), capacity=2)
+    given, other = token(), token(jti="j2")
+    first, second = tokens.identify(given), tokens.identify(other)
+    for blanks in range(2, 6):
+        spelled = given.replace(b"Bearer ", b"bearer" + b" " * blanks)
+        assert tokens.identify(spelled) is first
+    assert tokens.identify(other) is second
+    with pytest.raises(UnauthenticatedError, match="invalid"):
+        tokens.identify(given + b"!!")
+
+
+def test_what_has_expired_makes_room_first():
+    clock = Clock()
+    tokens = Tokens("s" * 64, clock, capacity=2)
+    first = tokens.identify(token(exp=int(NOW.timestamp()) + 600))
+    tokens.identify(token(jti="j2"))
+    clock.now += timedelta(seconds=60)
+    tokens.identify(token(jti="j3", exp=int(NOW.timestamp()) + 600))
+    assert tokens.identify(token(exp=int(NOW.timestamp()) + 600)) is first
+
+
+def test_rules_of_long_paths_are_the_same_but_not_remembered():
+    rules = AccessRules(SETTINGS)
+    assert rules.of("GET", "/api/movies") is rules.of("GET", "/api/movies")
+    path = "/api/admin/" + "x" * 300
+    assert rules.of("GET", path) is not rules.of("GET", path)
+    assert rules.of("GET", path).roles == (frozenset({"ADMIN"}),)
 
 
 @pytest.mark.parametrize(
