@@ -118,8 +118,9 @@ class _Request:
             if name == b"cookie"
             for pair in value.split(b";")
         )
+        query = "" if exchange.query is None else f"?{exchange.query}"
         parts = (
-            f"{exchange.scheme}://{exchange.host}{exchange.raw_path}?{exchange.query}".encode(),
+            f"{exchange.scheme}://{exchange.host}{exchange.raw_path}{query}".encode(),
             # A token that was revoked is no caller any more, on a public path.
             f"{caller.user_id} {sorted(caller.roles)}".encode() if caller else b"",
             exchange.authorization or b"",

@@ -2,7 +2,9 @@
 
 RFC 9111 for what may be kept and how old it is, RFC 9110 section 13 for validators. Only answers
 that name a lifetime are kept; what a service says nothing about, or gives to one caller alone
-(`private`, `no-store`, a cookie), passes.
+(`private`, `no-store`, a cookie), passes. Against section 3.5 of the former a plain `max-age` also
+says so of an answer to a request with a token: a service behind this filter says `private` where
+it means one caller, and everybody else of the role is served the same (docs/adr/0100).
 """
 
 import asyncio
@@ -88,7 +90,9 @@ _MOST_PERSONAL = 4096
 _OK, _FAILED = 200, 500
 _NOT_KEPT = frozenset({"private", "no-store", "no-cache"})
 _VARIES = frozenset({"accept", "accept-encoding", "origin"})
+_HINT = b"x-sc-lb-hint"
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
+_TOLD_OF_US = (b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix")
 _TOLD_IN_304 = frozenset({b"cache-control", b"content-location", b"date", b"etag", b"expires",
                           b"last-modified", b"vary"})  # fmt: skip
 _FAILURES = (UnavailableError, UpstreamError, DeadlineError)
@@ -293,6 +297,8 @@ def metadata_cache(definition: Definition, tools: Tools) -> Filter:
             exchange.method != "GET"
             or exchange.body is not None
             or exchange.header(b"range") is not None
+            # Who picks an instance wants that one's answer.
+            or exchange.header(_HINT) is not None
         ):
             return await proceed(exchange)
         return await cache.answer(exchange, proceed)
@@ -301,10 +307,15 @@ def metadata_cache(definition: Definition, tools: Tools) -> Filter:
 
 
 def _key(exchange: Exchange) -> str:
-    """Name an answer: all that it may depend on, the caller's roles instead of the caller."""
+    """Name an answer: all that it may depend on, the caller's roles instead of the caller.
+
+    By which name the caller knows us is told to the service, which may write it into links.
+    """
     roles = ",".join(sorted(exchange.principal.roles)) if exchange.principal else ""
     parts = (
         exchange.method,
+        f"{exchange.scheme}://{exchange.host}",
+        *((exchange.header(name) or b"").decode("latin-1") for name in _TOLD_OF_US),
         exchange.raw_path,
         "&".join(sorted((exchange.query or "").split("&"))),
         (exchange.header(b"accept") or b"").decode("latin-1"),

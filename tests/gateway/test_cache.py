@@ -175,6 +175,22 @@ def test_negotiated_answers_are_kept_apart(gateway, movies, header):
     assert movies.asked["e"] == 2
 
 
+def test_each_name_of_the_gateway_has_answers_of_its_own(gateway, movies):
+    """A service may write into links what it is told of the host."""
+    for host in ("evil.example", "api"):
+        lines = (f"Host: {host}", f"Authorization: {bearer(7, 'USER')}", "Connection: close")
+        head = "\r\n".join(("GET /api/movies/h HTTP/1.1", *lines, "", ""))
+        assert b"X-Cache: MISS" in gateway.say(head.encode())
+        assert movies.heads[-1]["x-forwarded-host"] == host
+
+
+def test_who_picks_an_instance_passes_by(gateway, movies, store):
+    for _ in range(2):
+        assert "x-cache" not in ask(gateway, "i", X_SC_LB_Hint="canary").headers
+    assert movies.asked["i"] == 2
+    assert not store.keys(ENTRIES)
+
+
 def test_a_known_tag_is_answered_with_304(gateway, movies):
     tag = ask(gateway, "f").headers["etag"]
     again = ask(gateway, "f", If_None_Match=f'"other", W/{tag}')
@@ -203,7 +219,7 @@ def test_those_who_ask_at_once_make_one_request(gateway, movies):
 def test_the_first_who_asks_may_leave_without_harm_to_the_others(gateway, movies):
     movies.go_on.clear()
     client = gateway.open()
-    head = f"GET /api/movies/i HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer(7, 'USER')}\r\n\r\n"
+    head = f"GET /api/movies/i HTTP/1.1\r\nHost: api\r\nAuthorization: {bearer(7, 'USER')}\r\n\r\n"
     client.sendall(head.encode())
     eventually(lambda: movies.asked["i"])
     with ThreadPoolExecutor(1) as pool:

@@ -80,6 +80,8 @@ async def test_who_asks_the_same_again_gets_the_same_and_how_long_it_holds():
 KEPT_APART = {
     "another path": {"path": "/b"},
     "another query": {"query": "x=1"},
+    "a query that reads like none": {"query": "None"},
+    "an empty query": {"query": ""},
     "another host": {"host": "other"},
     "another caller": {
         "principal": Principal(8, "u", None, frozenset(), frozenset(), "j", None, utc_now(), "")
