@@ -167,7 +167,7 @@ def chain(
         handler = _around(build(definition, tools), handler)
     if cached is not None and all(one.name != LOCAL_CACHE for one in route.filters):
         handler = _around(cached, handler)
-    return _limited(handler, limit)
+    return _limited(handler, limit, refuses=not sizes)
 
 
 def _filters(route: Route) -> Sequence[Definition]:
@@ -275,12 +275,14 @@ def _default_breaker(route: Route) -> Definition:
     return Definition("CircuitBreaker", {"name": f"{name}CircuitBreaker"})
 
 
-def _limited(proceed: Handler, limit: int) -> Handler:
+def _limited(proceed: Handler, limit: int, *, refuses: bool) -> Handler:
+    """Bound a request's body; what is too long by its own word RequestSize refuses itself."""
+
     def handle(exchange: Exchange) -> Awaitable[Reply]:
         exchange.came = exchange.raw_path
         if exchange.body is not None:
             exchange.body.limit = limit
-            if (exchange.body.length or 0) > limit:
+            if refuses and (exchange.body.length or 0) > limit:
                 raise TooLargeError("Request body is too large")
         return proceed(exchange)
 

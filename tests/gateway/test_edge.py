@@ -283,6 +283,14 @@ def test_a_body_over_the_limit_is_413(gateway, chunked):
         assert Answer(everything(client)).status == 413
 
 
+def test_a_route_with_request_size_says_in_springs_header_what_was_too_long(gateway):
+    size = 300 * 2**20 + 1
+    head = f"POST /upload HTTP/1.1\r\nHost: api\r\nContent-Length: {size}\r\n"
+    answer = Answer(gateway.say(f"{head}Authorization: {bearer(7)}\r\n\r\n".encode()))
+    assert answer.status == 413
+    assert answer.headers["errormessage"].endswith("314.6 MB where permissible limit is 314.6 MB")
+
+
 @pytest.mark.parametrize("path", ["stall", "reset", "garbage", "two-lengths", "endless-head"])
 def test_an_upstream_without_a_usable_answer_gives_the_fallback(gateway, path):
     answer = gateway.ask(f"/search/{path}")

@@ -149,7 +149,10 @@ async def test_request_size_refuses_what_declares_too_much():
     body = Stream(NOBODY, length=11)
     reply, seen = await through("RequestSize=10", request(body=body))
     assert (reply.status, seen) == (413, [])
-    assert dict(reply.headers)[b"errorMessage"]
+    assert dict(reply.headers)[b"errorMessage"] == (
+        b"Request size is larger than permissible limit."
+        b" Request size is 11 B where permissible limit is 10 B"
+    )
     assert (await through("RequestSize=1MB", request(body=Stream(NOBODY, length=11))))[
         0
     ].status == 200
