@@ -122,15 +122,18 @@ def bind(args: Mapping[str, Any], *fields: str, required: int | None = None) -> 
     return values
 
 
-def gather(args: Mapping[str, Any], field: str) -> list[str]:
+def gather(args: Mapping[str, Any], field: str, least: int = 1) -> list[str]:
     """All arguments as one list, whatever their names: so Spring gathers them.
 
     The long form may name the list, and others beside it.
+
+    Raises:
+        ValueError: they are fewer than `least`.
     """
     given = [args[field]] if field in args else args.values()
     lists = (one if isinstance(one, list) else str(one).split(",") for one in given)
     found = [str(item).strip() for one in lists for item in one if str(item).strip()]
-    if not found:
+    if len(found) < least:
         raise ValueError(f"argument {field} is missing")
     return found
 

@@ -21,6 +21,10 @@ REFUSED = (ValueError, TypeError, KeyError, AttributeError, re.error)
 _PORTS = {"http": 80, "https": 443}
 _PLAIN = {"ws": "http", "wss": "https"}
 _OLD_KEY = re.compile(r"spring\.cloud\.gateway\.(?!server\.)")
+# Arguments of filters that change nothing here, each with the reason.
+_IGNORED = {
+    "RequestRateLimiter": {"throwOnLimit": "the answer says the same, and nothing is thrown"}
+}
 _LOCATOR = "discovery.locator"
 _TERM = re.compile(r"\s*(?:'((?:[^']|'')*)'|(serviceId))\s*(?:\+|$)")
 
@@ -132,6 +136,7 @@ def load(
         try:
             route = read.route(item)
             bound.append((route, bind_chain(route)))
+            _warn_of_ignored(route)
         except REFUSED as refused:
             reason = f"{type(refused).__name__}: {refused}"
             log.error("route_refused", route=item["id"], reason=reason)  # noqa: TRY400 - says it all
@@ -181,6 +186,14 @@ def _prefix(properties: Properties) -> str:
         return any(properties.tree(f"{prefix}.{name}", lenient=True) for name in names)
 
     return next(filter(holds, PREFIXES), PREFIXES[0])
+
+
+def _warn_of_ignored(route: Route) -> None:
+    for one in route.filters:
+        for name, reason in _IGNORED.get(one.name, {}).items():
+            if str(one.args.get(name, "false")).lower() != "false":
+                key = f"routes.{route.id}.filters.{one.name}.{name}"
+                log.warning("setting_ignored", key=key, reason=reason)
 
 
 def _warn_of_old(properties: Properties) -> None:

@@ -3,14 +3,14 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from gateway.exchange import Definition, Exchange, Filter, Handler, Reply, Tools, span_of, status_of
-from gateway.predicates import bind
+from gateway.predicates import bind, gather
 
 _SERIES = {
     "INFORMATIONAL": 1,
@@ -31,7 +31,25 @@ _FIELDS = (
     "jitter.randomFactor",
     "timeout",
 )
-_FAILURES = (UpstreamError, UnavailableError, DeadlineError)
+# What Java's exceptions are called here. `TimeoutException` is Spring's own.
+_BROKEN, _REFUSED, _LATE = (UpstreamError,), (UnavailableError,), (DeadlineError,)
+_FAILURES = _BROKEN + _REFUSED + _LATE
+_EXCEPTIONS: Mapping[str, Sequence[type[Exception]]] = {
+    **dict.fromkeys(("Exception", "RuntimeException", "Throwable"), _FAILURES),
+    **dict.fromkeys(("IOException", "SocketException"), _BROKEN + _REFUSED),
+    **dict.fromkeys(("EOFException", "PrematureCloseException"), _BROKEN),
+    **dict.fromkeys(("TimeoutException", "ReadTimeoutException", "SocketTimeoutException"), _LATE),
+    **dict.fromkeys(
+        (
+            "ConnectException",
+            "ConnectTimeoutException",
+            "NoRouteToHostException",
+            "NotFoundException",
+            "UnknownHostException",
+        ),
+        _REFUSED,
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +84,8 @@ class _Pauses:
 def retry(definition: Definition, tools: Tools) -> Filter:
     """Build the filter; Spring's defaults: 3 retries, of GET, after a 5xx or a failed call.
 
-    All retries of the worker share one budget: when everything fails they must not add up.
+    All retries of the worker share one budget: when everything fails they must not add up. Of
+    `exceptions` a class of which there is nothing here adds nothing.
 
     Raises:
         ValueError: an argument that is no number, span, status or series.
@@ -77,7 +96,8 @@ def retry(definition: Definition, tools: Tools) -> Filter:
     )
     most, pauses = int(retries or 3), _Pauses.of(first, last, factor, jitter, within)
     codes = {status_of(name) for name in statuses.split(",") if name.strip()}
-    series = _series(str(args.get("series") or "SERVER_ERROR"))
+    series = _series(_listed(args, "series", "SERVER_ERROR"))
+    failures = _failures(_listed(args, "exceptions", "IOException,TimeoutException"))
     allowed = {name.strip() for name in (methods or "GET").split(",")}
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
@@ -87,7 +107,7 @@ def retry(definition: Definition, tools: Tools) -> Filter:
         for attempt in range(most):
             try:
                 reply = await proceed(exchange)
-            except _FAILURES:
+            except failures:
                 if time.monotonic() > until_s or not tools.retries():
                     raise
             else:
@@ -109,8 +129,19 @@ def _flat(args: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def _series(names: str) -> set[int]:
+def _listed(args: Mapping[str, Any], name: str, default: str) -> list[str]:
+    """Read a list, as YAML's or by commas; it may be empty on purpose."""
+    return gather(
+        {name: "" if (given := args.get(name, default)) is None else given}, name, least=0
+    )
+
+
+def _failures(names: Sequence[str]) -> tuple[type[Exception], ...]:
+    return tuple({e for name in names for e in _EXCEPTIONS.get(name.rpartition(".")[2], ())})
+
+
+def _series(names: Sequence[str]) -> set[int]:
     try:
-        return {_SERIES[name.strip()] for name in names.split(",")}
+        return {_SERIES[name] for name in names}
     except KeyError as unknown:
         raise ValueError(f"series {unknown} is none of {', '.join(_SERIES)}") from None

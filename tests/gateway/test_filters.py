@@ -158,6 +158,10 @@ async def test_request_size_refuses_what_declares_too_much():
     ].status == 200
 
 
+def _retry(**args):
+    return {"name": "Retry", "args": args}
+
+
 @pytest.mark.parametrize(
     ("text", "method", "outcomes", "status", "calls"),
     [
@@ -169,11 +173,30 @@ async def test_request_size_refuses_what_declares_too_much():
         ("Retry=3,BAD_GATEWAY,GET,1ms,2ms,2,true,0.5", "GET", [Reply(502), Reply(200)], 200, 2),
         ("Retry=3,BAD_GATEWAY,GET,1ms,2ms,2,true,0.5,0s", "GET", [Reply(502)], 502, 1),
         ("Retry=2", "GET", [UnavailableError("away"), Reply(200)], 200, 2),
+        (_retry(series=["CLIENT_ERROR", "SERVER_ERROR"]), "GET", [Reply(404), Reply(200)], 200, 2),
+        (_retry(series=["CLIENT_ERROR"]), "GET", [Reply(500), Reply(200)], 500, 1),
+        (_retry(series=""), "GET", [Reply(500), Reply(200)], 500, 1),
+        (_retry(series="", statuses="500"), "GET", [Reply(500), Reply(200)], 200, 2),
+        (
+            _retry(exceptions="java.net.ConnectException"),
+            "GET",
+            [UnavailableError("away"), Reply(200)],
+            200,
+            2,
+        ),
     ],
 )
 async def test_retry(text, method, outcomes, status, calls):
     reply, seen = await through(text, request(method=method), Upstream(*outcomes))
     assert (reply.status, len(seen)) == (status, calls)
+
+
+@pytest.mark.parametrize("names", [["java.io.IOException"], "java.net.ConnectException", "a.B", ""])
+async def test_retry_takes_the_exceptions_that_it_is_told(names):
+    upstream = Upstream(DeadlineError("late"), Reply(200))
+    with pytest.raises(DeadlineError):
+        await through(_retry(exceptions=names), None, upstream)
+    assert len(upstream.seen) == 1
 
 
 async def test_retry_gives_the_last_failure():

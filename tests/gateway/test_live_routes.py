@@ -239,6 +239,19 @@ def test_all_old_prefixes_work_and_are_named_once(capsys):
     assert capsys.readouterr().out.count("old_prefix") == 1
 
 
+@pytest.mark.parametrize("throws", [True, False])
+def test_an_argument_that_changes_nothing_is_named(capsys, throws):
+    limiter = {"name": "RequestRateLimiter", "args": {"throwOnLimit": throws}}
+    route = {"id": "a", "uri": "lb://a", "predicates": ["Path=/a"], "filters": [limiter]}
+    tree = {"spring.cloud.gateway.routes": [route]}
+    assert load(Properties.of(tree), lambda _route: _never).bound
+    assert capsys.readouterr().out.count("RequestRateLimiter.throwOnLimit") == throws
+
+
+async def _never(_exchange):
+    raise AssertionError
+
+
 @pytest.mark.parametrize("kind", ["filter.prefix-path", "predicate.path"])
 def test_a_factory_that_is_switched_off_refuses_its_routes(kind):
     tree = {f"spring.cloud.gateway.{kind}.enabled": "false"}
