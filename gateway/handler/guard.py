@@ -108,8 +108,10 @@ class Guard:
             if revoked and identity is not None:
                 self._memory.add([(identity.principal.jti, identity.expires_at)])
                 raise UnauthenticatedError("Token has been revoked")
-            if known or self._absence_is_all(identity):
+            if known:
                 self._memory.believed()
+            elif self._absence_is_all(identity):
+                self._memory.heard()
             else:
                 self._ensure_unknown(method, identity, access, grace_s)
         if bucket and count > limit:
@@ -142,7 +144,8 @@ class Guard:
         self._memory.catch_up()
         self._ensure_not_known(identity)
         grave = bool(access.roles) or method not in _READS
-        if grave and self._memory.doubtful_for_s() > grace_s:
+        sessions = identity.principal.sid is not None
+        if grave and self._memory.doubtful_for_s(sessions=sessions) > grace_s:
             raise UnavailableError("Access cannot be checked at the moment")
 
     async def learn(self) -> None:

@@ -16,7 +16,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-_FILE, _SEEN = "revoked.jsonl", "redis.seen"
+_FILE, _SEEN, _HEARD = "revoked.jsonl", "redis.seen", "redis.heard"
 _LARGE = 4 * 1024 * 1024
 _MOST = 50_000
 _NOTED_EVERY_S = 1.0
@@ -40,17 +40,19 @@ class Memory:
         self._now = now
         self._known: dict[str, float] = {}
         self._read: tuple[int, int] = (0, 0)  # the file's inode, and how far it was read
-        self._good = self._noted = 0.0
+        self._good = dict.fromkeys((_SEEN, _HEARD), 0.0)
+        self._noted = self._good.copy()
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 # What an earlier worker saw stays as old as it is.
-                os.close(os.open(folder / _SEEN, os.O_CREAT | os.O_RDWR, 0o600))
+                for name in self._good:
+                    os.close(os.open(folder / name, os.O_CREAT | os.O_RDWR, 0o600))
             except OSError as error:
                 self._alone(error)
         self.catch_up()
-        if not self._seen():
-            self._good = now()
+        if not self._told(_SEEN):
+            self._good = dict.fromkeys(self._good, now())
 
     def __contains__(self, jti: str) -> bool:
         return jti in self._known
@@ -122,22 +124,33 @@ class Memory:
 
     def believed(self) -> None:
         """Note that Redis knows every revocation right now."""
-        self._good = now = self._now()
-        if self._folder is not None and now - self._noted >= _NOTED_EVERY_S:
-            self._noted = now
+        self._note(_SEEN)
+
+    def heard(self) -> None:
+        """Note that Redis answered: all that a token of an issuer without sessions can ask for."""
+        self._note(_HEARD)
+
+    def _note(self, name: str) -> None:
+        self._good[name] = now = self._now()
+        if self._folder is not None and now - self._noted[name] >= _NOTED_EVERY_S:
+            self._noted[name] = now
             try:
-                os.utime(self._folder / _SEEN, (now, now))
+                os.utime(self._folder / name, (now, now))
             except OSError as error:
                 self._alone(error)
 
-    def doubtful_for_s(self) -> float:
-        """Tell for how long Redis could not be believed, by all that the workers have seen."""
-        return self._now() - max(self._good, self._seen())
+    def doubtful_for_s(self, *, sessions: bool = True) -> float:
+        """Tell for how long Redis could not be believed, by all that the workers have seen.
 
-    def _seen(self) -> float:
-        """When any worker last believed Redis; a worker that is replaced earns no new grace."""
+        Without `sessions`: of a token whose issuer keeps none, for which any answer will do.
+        """
+        names = (_SEEN,) if sessions else (_SEEN, _HEARD)
+        return self._now() - max(max(self._good[name], self._told(name)) for name in names)
+
+    def _told(self, name: str) -> float:
+        """When any worker last noted it; a worker that is replaced earns no new grace."""
         try:
-            return (self._folder / _SEEN).stat().st_mtime if self._folder is not None else 0.0
+            return (self._folder / name).stat().st_mtime if self._folder is not None else 0.0
         except OSError:
             return 0.0
 

@@ -553,3 +553,16 @@ async def test_an_issuer_without_sessions_keeps_no_epoch():
     door = Door([0, 0, 1])
     door.now = 3600.0
     await door.check("POST", "/api/payments")
+
+
+async def test_a_token_without_a_session_renews_the_grace_of_no_other():
+    """A Redis that restarted empty, and identity is away: only its own like may go by an answer."""
+    door = Door([0, 1, 1], [0, 0, 1], AWAY, sid="9")
+    await door.check("POST", "/api/payments")
+    with_session, door.now = door.identity, 60.1
+    door.identity = Tokens("s" * 64, Clock()).identify(token(jti="j2"))
+    await door.check("POST", "/api/payments")
+    await door.check("POST", "/api/payments")
+    door.identity = with_session
+    with pytest.raises(UnavailableError):
+        await door.check("POST", "/api/payments")

@@ -16,7 +16,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock():
+def clock() -> Clock:
     return Clock()
 
 
@@ -85,3 +85,13 @@ def test_lines_are_json_and_for_the_user_alone(tmp_path, clock):
     assert orjson.loads(path.read_bytes()) == ['a"\n', clock.now + 60]
     assert path.stat().st_mode & 0o077 == 0
     assert 'a"\n' in Memory(tmp_path, clock)
+
+
+def test_an_answer_is_enough_for_tokens_of_an_issuer_without_sessions_alone(tmp_path, clock):
+    one = Memory(tmp_path, clock)
+    one.believed()
+    clock.now += 300
+    one.heard()
+    for worker in (one, Memory(tmp_path, clock)):
+        assert worker.doubtful_for_s() == pytest.approx(300, abs=1)
+        assert worker.doubtful_for_s(sessions=False) == pytest.approx(0, abs=1)
