@@ -1,5 +1,6 @@
 """A request and its answer as filters see them: values and rules, no sockets."""
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ class Stream:
         "_held",
         "_sink",
         "_source",
+        "_whole",
         "ended",
         "failure",
         "length",
@@ -129,6 +131,7 @@ class Stream:
         self.ended = False
         self.failure: Exception | None = None
         self.wanted: Callable[[], None] | None = None
+        self._whole: asyncio.Future[None] | None = None
 
     def feed(self, data: bytes) -> None:
         if self.ended:
@@ -147,14 +150,38 @@ class Stream:
     def end(self) -> None:
         if not self.ended:
             self.ended = True
+            self._tell()
             if self._sink is not None:
                 self._sink.finish()
 
     def fail(self, error: Exception) -> None:
         if not self.ended:
             self.ended, self.failure = True, error
+            self._tell()
             if self._sink is not None:
                 self._sink.abort(error)
+
+    async def gathered(self) -> None:
+        """Wait until all of it is here; for one of at most `HIGH` bytes by its own word.
+
+        Raises:
+            Exception: it broke off, is too large, or too slow.
+        """
+        if not self.ended:
+            self._want()
+            self._whole = asyncio.get_running_loop().create_future()
+            await self._whole
+        if self.failure is not None:
+            raise self.failure
+
+    def _tell(self) -> None:
+        if self._whole is not None and not self._whole.done():
+            self._whole.set_result(None)
+
+    def _want(self) -> None:
+        wanted, self.wanted = self.wanted, None
+        if wanted is not None:
+            wanted()
 
     def taken(self) -> bytes | None:
         """Return all of it when all of it is here already, else None."""
@@ -166,8 +193,7 @@ class Stream:
     def attach(self, sink: Sink) -> None:
         """Let everything held, and all that follows, flow into `sink`."""
         self._sink = sink
-        if self.wanted is not None:
-            self.wanted()
+        self._want()
         chunks, self._chunks = self._chunks, []
         for chunk in chunks:
             sink.send(chunk)

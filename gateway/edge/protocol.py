@@ -38,7 +38,7 @@ _LARGE = 16 * 1024
 _LINGER_S = 2.0
 _FIRST_S = 1.0
 # A body may be slow, but not for ever: this rate holds over the whole of it.
-_LEAST_RATE = 1024
+_LEAST_RATE = 16 * 1024
 
 _FULL, _BUSY = 1, 2
 

@@ -32,6 +32,7 @@ from gateway.exchange import (
     Handler,
     NoInstanceError,
     Reply,
+    Stream,
     TooLargeError,
     Tools,
     TooSlowError,
@@ -282,11 +283,20 @@ def _limited(proceed: Handler, limit: int, *, refuses: bool) -> Handler:
         exchange.came = exchange.raw_path
         if exchange.body is not None:
             exchange.body.limit = limit
-            if refuses and (exchange.body.length or 0) > limit:
+            length = exchange.body.length or 0
+            if refuses and length > limit:
                 raise TooLargeError("Request body is too large")
+            if 0 < length <= Stream.HIGH and not exchange.body.ended:
+                return _with_whole_body(exchange, exchange.body, proceed)
         return proceed(exchange)
 
     return handle
+
+
+async def _with_whole_body(exchange: Exchange, body: Stream, proceed: Handler) -> Reply:
+    """Let a slow client take its own time, not that of a service, whose threads are few."""
+    await body.gathered()
+    return await proceed(exchange)
 
 
 def _last(proxy: Proxy, tools: Tools, route: Route) -> Handler:
