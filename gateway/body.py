@@ -18,7 +18,12 @@ async def read(body: bytes | Stream, most: int) -> bytes | Stream:
         return body
     reader = _Reader(body, most)
     body.attach(reader)
-    return await reader.read
+    try:
+        return await reader.read
+    except asyncio.CancelledError:
+        # Nobody else would give back its connection.
+        body.cancel()
+        raise
 
 
 class _Between:

@@ -120,6 +120,8 @@ class _Request:
         )
         query = "" if exchange.query is None else f"?{exchange.query}"
         parts = (
+            # Routes for one address may differ in whom they serve, and with what.
+            exchange.route.encode(),
             f"{exchange.scheme}://{exchange.host}{exchange.raw_path}{query}".encode(),
             # A token that was revoked is no caller any more, on a public path.
             f"{caller.user_id} {sorted(caller.roles)}".encode() if caller else b"",

@@ -50,14 +50,19 @@ return {false, generation, first and 1 or 0}
 # KEYS: entry, lock. Gives: entry or nil, whether somebody is still fetching it.
 WAIT = Script("return {redis.call('GET', KEYS[1]), redis.call('EXISTS', KEYS[2])}")
 # KEYS: entry, generation, lock, stale copy, index. ARGV: generation when the fetch began, value,
-# seconds of entry and stale copy, most entries. What was fetched before a change is not kept.
+# seconds of entry and stale copy, most entries. What was fetched before a change is not kept. Of a
+# full cache whoever goes is drawn: of many that somebody made up, most likely one of those.
 KEEP = Script(
     """
 redis.call('DEL', KEYS[3])
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then return 0 end
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now)
-if redis.call('ZCARD', KEYS[5]) >= 2 * tonumber(ARGV[5]) then return 0 end
+local over = redis.call('ZCARD', KEYS[5]) - 2 * tonumber(ARGV[5]) + 2
+for _, key in ipairs(over > 0 and redis.call('ZRANDMEMBER', KEYS[5], over) or {}) do
+  redis.call('UNLINK', key)
+  redis.call('ZREM', KEYS[5], key)
+end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 redis.call('SET', KEYS[4], ARGV[2], 'EX', ARGV[4])
 redis.call('ZADD', KEYS[5], now + ARGV[3], KEYS[1], now + ARGV[4], KEYS[4])

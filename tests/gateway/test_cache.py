@@ -263,6 +263,16 @@ def test_large_answers_pass_whole(gateway, movies, name, kept):
     assert len(json.loads(body)["x"]) == size
 
 
+def test_a_full_cache_has_room_for_what_is_new(gateway, movies, store):
+    """Whoever makes up queries fills it; what others ask for must not stay outside for that."""
+    made_up = {f"nozie:gateway:cache:made-up:{number}": number for number in range(2000)}
+    store.mset(made_up)
+    store.zadd(INDEX, dict.fromkeys(made_up, time.time() + 86_400))
+    assert [ask(gateway, "a").headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
+    assert store.zcard(INDEX) == 2000
+    assert len(store.keys("nozie:gateway:cache:made-up:*")) == 1998
+
+
 def test_writes_and_parts_pass_by(gateway, movies):
     for _ in range(2):
         assert ask(gateway, "j", Range="bytes=0-3").status == 200

@@ -9,6 +9,7 @@ import pytest
 
 from cloud.breaker import CircuitBreaker, CircuitBreakerSettings
 from cloud.errors import DeadlineError, InvalidError, UnavailableError, UpstreamError
+from gateway.body import read
 from gateway.exchange import BusyError, Exchange, Reply, Stream, Tools
 from gateway.filters import FILTERS, build
 from gateway.route import define
@@ -491,3 +492,21 @@ async def test_the_status_of_the_upstream_is_told_where_a_name_is_given_for_it()
     given = replace(tools(), option=options.get)
     reply, _ = await through("SetStatus=401", given=given)
     assert (reply.status, (b"X-Original", b"200") in reply.headers) == (401, True)
+
+
+async def test_whoever_leaves_while_an_answer_is_looked_into_gives_its_connection_back():
+    class Source:
+        left = False
+
+        def pause_reading(self): ...
+        def resume_reading(self): ...
+        def abandon(self):
+            self.left = True
+
+    source = Source()
+    reading = asyncio.create_task(read(Stream(source), 1000))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert source.left

@@ -83,6 +83,7 @@ KEPT_APART = {
     "a query that reads like none": {"query": "None"},
     "an empty query": {"query": ""},
     "another host": {"host": "other"},
+    "another route": {"route": "for others"},
     "another caller": {
         "principal": Principal(8, "u", None, frozenset(), frozenset(), "j", None, utc_now(), "")
     },
