@@ -99,6 +99,7 @@ class Stream:
 
     Until a sink is attached at most `HIGH` bytes (and one read) wait here; then the source is
     paused. With a sink they pass straight through, and the sink pauses the source when it is full.
+    There is one sink in a stream's life: what has passed is nowhere any more.
 
     Attributes:
         length: Content-Length, None when the end is not known beforehand.
@@ -183,15 +184,26 @@ class Stream:
         if wanted is not None:
             wanted()
 
+    @property
+    def spent(self) -> bool:
+        """Whether it flows, or has flowed, into a sink: nobody else can have it."""
+        return self._sink is not None
+
     def taken(self) -> bytes | None:
-        """Return all of it when all of it is here already, else None."""
+        """Return all of it when all of it is here already, else None; it can be asked for again."""
         if not self.ended or self.failure is not None or self._sink is not None:
             return None
-        chunks, self._chunks = self._chunks, []
+        chunks = self._chunks
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def attach(self, sink: Sink) -> None:
-        """Let everything held, and all that follows, flow into `sink`."""
+        """Let everything held, and all that follows, flow into `sink`.
+
+        A second sink is told of an UnavailableError; the first one keeps the stream.
+        """
+        if self._sink is not None:
+            sink.abort(UnavailableError("Body cannot be sent a second time"))
+            return
         self._sink = sink
         self._want()
         chunks, self._chunks = self._chunks, []

@@ -65,6 +65,7 @@ class Upstream(asyncio.Protocol):
         "_left",
         "_length",
         "_method",
+        "_owed",
         "_parser",
         "_pool",
         "_sent",
@@ -89,7 +90,7 @@ class Upstream(asyncio.Protocol):
         self._stream: Stream | None = None
         self._body: Stream | None = None
         self._headers: Headers = []
-        self._size = self._left = 0
+        self._size = self._left = self._owed = 0
         self._untouched = True
         self._tunnel: Stream | None = None
         self._switched = False
@@ -124,6 +125,7 @@ class Upstream(asyncio.Protocol):
         self.deadline = self._pool.loop.time() + timeout_s if self._sent else inf
         self._transport.write(_head(exchange, host, length, chunked=self._chunked) + (whole or b""))
         if body is not None and whole is None:
+            self._owed = length or 0
             body.attach(self)
         return answer
 
@@ -134,9 +136,14 @@ class Upstream(asyncio.Protocol):
         return self.deadline - self._deadline_s if waits else inf
 
     def send(self, data: bytes) -> None:
+        self._owed -= len(data)
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def finish(self) -> None:
+        if self._owed > 0:
+            # It would take the next request for the rest of this body.
+            self._fail(UpstreamError("request body is shorter than announced"))
+            return
         if self._chunked:
             self._transport.write(b"0\r\n\r\n")
         self._sent = True

@@ -464,6 +464,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self._edge.loop.time() + self._edge.settings.idle_timeout_s
 
     def _note(self, exchange: Exchange, status: int) -> None:
+        exchange.body = None  # a small one is still held, and lines wait to be written
         self._edge.observed.note(exchange, status, self._edge.loop.time() - self._started)
 
     # --- endings

@@ -325,7 +325,12 @@ class Gateway:
         return reply
 
     async def forward(self, exchange: Exchange, path: str) -> Reply:
-        """Answer as a local path does, else as the route for it; whatever the method."""
+        """Answer as a local path does, else as the route for it; whatever the method.
+
+        Raises:
+            UnavailableError: the route could not have the body, which went elsewhere already, or
+                routes lead to each other in a circle.
+        """
         sent_on = replace(
             exchange, path=decoded(path), raw_path=path, forwards=exchange.forwards + 1
         )
@@ -337,6 +342,8 @@ class Gateway:
             return reply
         if sent_on.forwards > _MOST_FORWARDS:
             raise UnavailableError("Routes lead to each other in a circle")
+        if sent_on.body is not None and sent_on.body.spent:
+            raise UnavailableError("Service is temporarily unavailable")
         _ensure_roles(sent_on, self.rules.access.of(sent_on.method, sent_on.path).roles)
         return await found[1](sent_on)
 
