@@ -459,10 +459,8 @@ class Pool:
         answers: how many have come so far.
     """
 
-    def __init__(
-        self, address: tuple[str, int, bool], settings: Settings, instance: Instance
-    ) -> None:
-        self.host, self.port, self.tls = address
+    def __init__(self, instance: Instance, settings: Settings) -> None:
+        self.host, self.port, self.tls = instance.host, instance.port, instance.secure
         self.instance = instance
         self.answers = self._counted = 0
         self._answered = -inf
@@ -685,14 +683,14 @@ class Proxy:
         address = (instance.host, instance.port, instance.secure)
         pool = self._pools.get(address)
         if pool is None:
-            pool = self._pools[address] = Pool(address, settings, instance)
+            pool = self._pools[address] = Pool(instance, settings)
         elif pool.settings is not settings:
             # Another configuration, or the same one read anew.
             if pool.settings == settings:
                 pool.settings = settings
             else:
                 self._retired.append(pool)
-                pool = self._pools[address] = Pool(address, settings, instance)
+                pool = self._pools[address] = Pool(instance, settings)
         pool.instance = instance
         return pool
 

@@ -7,6 +7,7 @@ import pytest
 
 from cloud.config import Properties
 from cloud.errors import UpstreamError
+from cloud.eureka import Instance
 from gateway.exchange import Exchange, Stream
 from gateway.proxy import Pool
 from gateway.settings import Settings
@@ -118,8 +119,8 @@ async def test_a_connection_on_which_a_body_stayed_short_is_never_used_again():
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        address = ("127.0.0.1", server.sockets[0].getsockname()[1], False)
-        pool = Pool(address, Settings.of(Properties.of({})))
+        instance = Instance("x", "X", ("x",), *server.sockets[0].getsockname()[:2])
+        pool = Pool(instance, Settings.of(Properties.of({})))
         upstream = await pool.acquire(WAIT_S)
         body = Stream(_Source(), length=9)
         body.feed(b"half")
