@@ -107,7 +107,7 @@ class Upstream(asyncio.Protocol):
         """Send the request; the answer is there when its head is.
 
         It fails with LostError, UpstreamError or DeadlineError. Whoever no longer waits for it has
-        to `abandon` the connection.
+        to `give_up`.
         """
         body = exchange.body
         whole = None if body is None else body.taken()
@@ -363,6 +363,11 @@ class Upstream(asyncio.Protocol):
         if not self._transport.is_closing():
             self.deadline = inf if self._endless else self._pool.loop.time() + self._pool.stall_s
             self._transport.resume_reading()
+
+    def give_up(self, answer: "asyncio.Future[Reply]") -> None:
+        """Wait for an answer no longer; one that came a moment ago has left this to others."""
+        if self._answer is answer:
+            self.abandon()
 
     def abandon(self) -> None:
         """Close without a word; what is in flight is lost."""
@@ -662,21 +667,23 @@ class Proxy:
         answer_s = route.response_timeout or settings.answer_timeout_s
         host = exchange.preserve_host or pool.authority
         upstream = pool.rested() or await pool.acquire(connect_s)
+        answer = upstream.ask(exchange, host, answer_s)
         try:
-            return await upstream.ask(exchange, host, answer_s)
+            return await answer
         except LostError:
             # A kept connection may have been closed while it rested: that says nothing about
             # the instance, and a safe request may go there again (RFC 9110 section 9.2.2).
             if not upstream.used or exchange.method not in SAFE or exchange.body is not None:
                 raise
         except BaseException:
-            upstream.abandon()
+            upstream.give_up(answer)
             raise
         upstream = await pool.acquire(connect_s, fresh=True)
+        answer = upstream.ask(exchange, host, answer_s)
         try:
-            return await upstream.ask(exchange, host, answer_s)
+            return await answer
         except BaseException:
-            upstream.abandon()
+            upstream.give_up(answer)
             raise
 
     def _pool(self, instance: Instance, settings: Settings) -> Pool:
