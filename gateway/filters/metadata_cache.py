@@ -322,7 +322,8 @@ def _key(exchange: Exchange) -> str:
         f"{exchange.scheme}://{exchange.host}",
         *((exchange.header(name) or b"").decode("latin-1") for name in _TOLD_OF_US),
         exchange.raw_path,
-        "&".join(sorted((exchange.query or "").split("&"))),
+        # The order of names says nothing; that of one name's values may.
+        "&".join(sorted((exchange.query or "").split("&"), key=lambda one: one.partition("=")[0])),
         (exchange.header(b"accept") or b"").decode("latin-1"),
         (exchange.header(b"accept-encoding") or b"").decode("latin-1"),
         roles,

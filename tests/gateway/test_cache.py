@@ -159,6 +159,7 @@ def test_each_role_class_has_answers_of_its_own(gateway, movies):
     [
         pytest.param("?x=1&y=2", "?y=2&x=1", 1, id="the order of a query means nothing"),
         pytest.param("?x=1", "?x=2", 2, id="its values do"),
+        pytest.param("?x=1&x=2", "?x=2&x=1", 2, id="in their order"),
         pytest.param("", "?x=1", 2, id="so does having one"),
     ],
 )
