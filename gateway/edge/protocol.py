@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_task",
         "_transport",
         "_tunnel",
+        "_unread",
         "_url",
         "closing",
         "deadline",
@@ -92,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._headers: Headers = []
         self._url = self._raw = b""
-        self._size = self._overhead = self._holds = self._status = 0
+        self._size = self._overhead = self._holds = self._status = self._unread = 0
         self._head_open = self._chunked = self._lingering = False
         self._started = 0.0
         self.closing = False
@@ -436,15 +437,16 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def pause_writing(self) -> None:
-        self.deadline = self._edge.loop.time() + self._edge.settings.stall_timeout_s
+        # Only while an answer passes: after it another deadline holds, and must go on holding.
         if self._stream is not None:
+            self.deadline = self._edge.loop.time() + self._edge.settings.stall_timeout_s
             self._stream.pause()
 
     def resume_writing(self) -> None:
-        self.deadline = inf
-        if self._tunnel is not None:
-            self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
         if self._stream is not None:
+            self.deadline = inf
+            if self._tunnel is not None:
+                self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
             self._stream.resume()
 
     def _done(self) -> None:
@@ -461,7 +463,10 @@ class Connection(asyncio.Protocol):
                 self._release(_BUSY)
             self._begin(following)
         else:
-            self.deadline = self._edge.loop.time() + self._edge.settings.idle_timeout_s
+            settings = self._edge.settings
+            self.deadline = self._edge.loop.time() + (
+                settings.head_timeout_s if self._head_open else settings.idle_timeout_s
+            )
 
     def _note(self, exchange: Exchange, status: int) -> None:
         exchange.body = None  # a small one is still held, and lines wait to be written
@@ -492,8 +497,10 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         unread = self._receiving is not None
-        self._parser = None
+        self._parser, self._head_open = None, False
         if not unread:
+            # It closes once the client has read the rest, which may be never.
+            self.deadline = self._edge.loop.time() + self._edge.settings.stall_timeout_s
             self._transport.close()
             return
         self._lingering = True
@@ -509,6 +516,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         elif self._current is None and not self._head_open:
             unread = self._transport.get_write_buffer_size()
+            if unread and unread != self._unread:
+                # Slow, but reading: the rest of an answer has as long as any piece of one.
+                self._unread = unread
+                self.deadline = self._edge.loop.time() + self._edge.settings.stall_timeout_s
+                return
             self._transport.abort() if unread else self._transport.close()
         elif self._head_open and self._current is None:
             self._refuse(RefusedError(408, "Request head did not arrive in time"))
