@@ -91,7 +91,7 @@ class NoInstanceError(UnavailableError):
 
 
 class BusyError(UnavailableError):
-    """Too many requests of the route wait already; 503, and the client should come back."""
+    """Too many requests of the route or instance wait already; 503, come back later."""
 
 
 class Stream:

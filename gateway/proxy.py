@@ -16,7 +16,15 @@ from cloud.balancer import Balancer, Header
 from cloud.errors import DeadlineError, UnavailableError, UpstreamError
 from cloud.eureka import Instance
 from cloud.retry import RetryBudget
-from gateway.exchange import HOP_BY_HOP, Exchange, Headers, NoInstanceError, Reply, Stream
+from gateway.exchange import (
+    HOP_BY_HOP,
+    BusyError,
+    Exchange,
+    Headers,
+    NoInstanceError,
+    Reply,
+    Stream,
+)
 from gateway.route import Route, Target
 from gateway.settings import Settings
 
@@ -491,6 +499,7 @@ class Pool:
 
         Raises:
             UnavailableError: the address refuses, or does not answer in time.
+            BusyError: all connections that there may be are in use.
         """
         if not fresh and (held := self.rested()) is not None:
             return held
@@ -534,7 +543,7 @@ class Pool:
             async with asyncio.timeout(self._patience_s):
                 await turn
         except TimeoutError:
-            raise UnavailableError("too many requests wait for this instance") from None
+            raise BusyError("Too many requests wait for this service") from None
         finally:
             if turn in self._waiting:
                 self._waiting.remove(turn)
@@ -603,6 +612,7 @@ class Proxy:
 
         Raises:
             UnavailableError: no instance, or none that can be reached.
+            BusyError: our own pool is full, which says nothing about the instance.
             UpstreamError: the answer is no HTTP, or the connection broke.
             DeadlineError: no answer in time.
         """
@@ -616,7 +626,9 @@ class Proxy:
                     reply = await self._attempt(exchange, route, instance)
                     calling.status = reply.status
             except (UnavailableError, LostError) as error:
-                self._balancer.failed(instance, refused=isinstance(error, UnavailableError))
+                if not isinstance(error, BusyError):
+                    refused = isinstance(error, UnavailableError)
+                    self._balancer.failed(instance, refused=refused)
                 tried.append(instance)
                 following = self._following(exchange, route.target, tried)
                 if following is None:
