@@ -43,7 +43,7 @@ from gateway.filters import build
 from gateway.filters.local_response_cache import everywhere
 from gateway.filters.request_size import limit_of
 from gateway.handler.access import AccessRules
-from gateway.handler.cors import CorsRules
+from gateway.handler.cors import VARY, CorsRules
 from gateway.handler.guard import Guard
 from gateway.handler.tokens import Identity, Tokens
 from gateway.proxy import Proxy
@@ -133,7 +133,9 @@ class Rules:
             settings,
             table,
             access,
-            CorsRules(settings.cors, settings.cors_by_path, closer),
+            CorsRules(
+                settings.cors, settings.cors_by_path, closer, partial(_is_own, settings=settings)
+            ),
             Tokens(settings.secret, clock),
             breakers,
         )
@@ -250,6 +252,12 @@ async def _without_hops(exchange: Exchange, *, proceed: Handler, names: frozense
     return reply
 
 
+def _is_own(exchange: Exchange, settings: Settings) -> bool:
+    """Tell whether it is for the gateway's own management."""
+    own = _is_below(exchange.path, settings.actuator)
+    return own or exchange.port == settings.management_port
+
+
 def _is_below(path: str, base: str) -> bool:
     return path.startswith(base) and path[len(base) : len(base) + 1] in {"", "/"}
 
@@ -322,6 +330,7 @@ class Gateway:
             reply = answer(error)
         if exchange.origin is not None:
             reply.headers.extend(cors.headers(exchange))
+        reply.headers.append(VARY)
         return reply
 
     async def forward(self, exchange: Exchange, path: str) -> Reply:
@@ -353,8 +362,7 @@ class Gateway:
         if exchange.compat and not access.compat:
             raise NotFoundError("Resource not found")
         # As with Spring, an endpoint of our own goes before any route, however wide that is.
-        own = _is_below(exchange.path, rules.settings.actuator)
-        own |= exchange.port == rules.settings.management_port
+        own = _is_own(exchange, rules.settings)
         found = None if own else rules.table.find(exchange)
         if found is not None and found[0].located:
             # A service's own path in disguise: what holds for the one holds for the other.

@@ -1,19 +1,22 @@
 """CORS (Fetch standard): answered here, once; what services say about it is dropped."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gateway.exchange import Exchange, Headers, Reply, message
 from gateway.predicates import Pattern
 from gateway.settings import Cors
 
-_VARY = (b"Vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
+# Told with every answer, as Spring does: the copy for a request without an Origin is not one for a
+# request with one.
+VARY = (b"Vary", b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
 
 
 class CorsRules:
     """The settings, compiled: rules for some paths, and those for all others.
 
-    `closer` holds path patterns that go before the settings' own: a route's.
+    `closer` holds path patterns that go before the settings' own: a route's. What is `own` to the
+    gateway's management has rules of its own: `management.endpoints.web.cors.*`.
     """
 
     def __init__(
@@ -21,13 +24,15 @@ class CorsRules:
         settings: Cors,
         by_path: Sequence[tuple[str, Cors]] = (),
         closer: Sequence[tuple[str, Cors]] = (),
+        own: Callable[[Exchange], bool] = lambda _: False,
     ) -> None:
+        self._own = own
         self._general = _Rule(settings)
         self._by_path = [(Pattern(path), _Rule(rule)) for path, rule in (*closer, *by_path)]
 
     def refusal(self, exchange: Exchange) -> Reply | None:
         """Answer a preflight, or a request from an origin that may not call; else None."""
-        if exchange.origin is None or _same_origin(exchange):
+        if exchange.origin is None or _same_origin(exchange) or self._own(exchange):
             return None
         rule = self._of(exchange.path)
         wanted = exchange.header(b"access-control-request-method")
@@ -36,8 +41,8 @@ class CorsRules:
         return None if rule.known(exchange.origin) else message(403, "Invalid CORS request")
 
     def headers(self, exchange: Exchange) -> Headers:
-        """What an answer to this request says about CORS."""
-        if exchange.origin is None or _same_origin(exchange):
+        """What an answer to this request says about CORS, beside VARY."""
+        if exchange.origin is None or _same_origin(exchange) or self._own(exchange):
             return []
         return self._of(exchange.path).headers(exchange.origin)
 
@@ -96,7 +101,7 @@ class _Rule:
         if not self.known(origin):
             return []
         shown = b"*" if self._any_origin else origin
-        said = [(b"Access-Control-Allow-Origin", shown), *self._said, _VARY]
+        said = [(b"Access-Control-Allow-Origin", shown), *self._said]
         if self._credentials:
             said.append((b"Access-Control-Allow-Credentials", b"true"))
         return said

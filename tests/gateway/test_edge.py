@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import COMPAT_PORT, Answer, bearer, everything
+from tests.gateway.conftest import COMPAT_PORT, Answer, Gateway, bearer, everything, settings
 from tests.waiting import eventually
 
 
@@ -52,6 +52,41 @@ def test_a_preflight_is_answered_before_authentication(gateway, upstream):
     refused = gateway.ask("/api/movies", "OPTIONS", Origin="https://evil.example",
                           Access_Control_Request_Method="PATCH")  # fmt: skip
     assert refused.status == 403
+
+
+VARY = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+
+
+def test_every_answer_says_that_it_depends_on_the_origin(gateway):
+    """Else a cache on the way gives a page the copy of somebody who was no page."""
+    for path in ("/search/x", "/api/movies"):
+        answers = [gateway.ask(path), gateway.ask(path, Origin="https://nozie.app")]
+        assert [("Vary", VARY) in answer.fields for answer in answers] == [True, True]
+
+
+def test_management_endpoints_have_cors_rules_of_their_own(upstream, store):
+    running = Gateway(
+        {
+            **settings(store),
+            "nozie.cors.allowed-origins": "*",
+            "management.endpoints.web.cors.allowed-origins": "https://admin.nozie.app",
+        },
+        workers=1,
+    )
+
+    def allowed(origin: str, path: str = "/actuator/health") -> list[str]:
+        fields = running.ask(path, Origin=origin).fields
+        return [value for name, value in fields if name.lower() == "access-control-allow-origin"]
+
+    try:
+        assert allowed("https://admin.nozie.app") == ["https://admin.nozie.app"]
+        assert allowed("https://any.page") == []
+        assert allowed("https://any.page", "/docs") == ["*"]
+        answer = running.ask("/actuator/health", "OPTIONS", Origin="https://admin.nozie.app",
+                             Access_Control_Request_Method="GET")  # fmt: skip
+        assert (answer.status, answer.headers["access-control-allow-methods"]) == (200, "GET")
+    finally:
+        running.stop()
 
 
 SPOOFED = [
