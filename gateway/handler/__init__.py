@@ -375,7 +375,7 @@ class Gateway:
             raise UnauthenticatedError("Authorization header is missing")
         limits, grace_s = rules.settings.limits, rules.settings.blacklist_grace_s
         try:
-            await self._guard.check(
+            identity = await self._guard.check(
                 exchange.method, exchange.client, identity, access, limits, grace_s
             )
         except UnauthenticatedError:

@@ -79,8 +79,10 @@ class Guard:
         access: Access,
         limits: Limits,
         grace_s: float,
-    ) -> None:
-        """Let a request pass.
+    ) -> Identity | None:
+        """Let a request pass; gives who it is to be taken for.
+
+        On a public path a token that nobody can vouch for any more is no token.
 
         Raises:
             UnauthenticatedError: its token was revoked.
@@ -93,7 +95,7 @@ class Guard:
             self._ensure_not_known(identity)
         bucket, limit = _limit(client, identity, access, limits)
         if not (revoked_key or bucket):
-            return
+            return None
         try:
             revoked, known, count = await self._store.run(
                 CHECK, (EPOCH, revoked_key, bucket), (self._store.run_id, limits.window_s, limit)
@@ -103,7 +105,7 @@ class Guard:
             window = timedelta(seconds=limits.window_s)
             count = self._windows.count(bucket, window, self._now()) if bucket else 0
             # Which issuer it is does not matter now: nothing at all is known.
-            self._ensure_unknown(method, identity, access, grace_s)
+            identity = self._unless_known(method, identity, access, grace_s)
         else:
             if revoked and identity is not None:
                 self._memory.add([(identity.principal.jti, identity.expires_at)])
@@ -113,9 +115,10 @@ class Guard:
             elif self._absence_is_all(identity):
                 self._memory.heard()
             else:
-                self._ensure_unknown(method, identity, access, grace_s)
+                identity = self._unless_known(method, identity, access, grace_s)
         if bucket and count > limit:
             raise ThrottledError("Too many requests", timedelta(seconds=limits.window_s))
+        return identity
 
     def _absence_is_all(self, identity: Identity | None) -> bool:
         """Tell whether the issuer keeps no sessions, and so no epoch either.
@@ -135,18 +138,21 @@ class Guard:
         if identity.principal.jti in self._memory:
             raise UnauthenticatedError("Token has been revoked")
 
-    def _ensure_unknown(
+    def _unless_known(
         self, method: str, identity: Identity | None, access: Access, grace_s: float
-    ) -> None:
+    ) -> Identity | None:
         """Go by what the instance knows: no worker may believe what another knows better."""
         if identity is None:
-            return
+            return None
         self._memory.catch_up()
         self._ensure_not_known(identity)
         grave = bool(access.roles) or method not in _READS
         sessions = identity.principal.sid is not None
         if grave and self._memory.doubtful_for_s(sessions=sessions) > grace_s:
+            if access.public and not access.roles:
+                return None
             raise UnavailableError("Access cannot be checked at the moment")
+        return identity
 
     async def learn(self) -> None:
         """Take over what identity has revoked, and other workers were told, since the last time.

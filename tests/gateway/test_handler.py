@@ -476,7 +476,7 @@ class Door:
     async def check(self, method="GET", path="/api/movies", *, known=True):
         identity = self.identity if known else None
         access = self.access.of(method, path)
-        await self.guard.check(method, "1.1.1.1", identity, access, SETTINGS.limits, 60.0)
+        return await self.guard.check(method, "1.1.1.1", identity, access, SETTINGS.limits, 60.0)
 
 
 async def test_one_round_trip_asks_for_everything():
@@ -566,3 +566,12 @@ async def test_a_token_without_a_session_renews_the_grace_of_no_other():
     door.identity = with_session
     with pytest.raises(UnavailableError):
         await door.check("POST", "/api/payments")
+
+
+@pytest.mark.parametrize("answer", [AWAY, [0, 0, 1]], ids=["redis away", "redis forgot"])
+async def test_after_the_grace_a_token_on_a_public_path_is_none(answer):
+    door = Door([0, 1, 1], answer, sid="9")
+    assert await door.check("POST", "/api/auth/login") is door.identity
+    door.now = 60.1
+    assert await door.check("POST", "/api/auth/login") is None
+    assert len(door.store.asked) == 2, "and it counts once"
