@@ -2,9 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from ipaddress import IPv6Address
 from typing import Any, Protocol
 
 from cloud.errors import ThrottledError, UnauthenticatedError, UnavailableError
+from cloud.security import address_of
 from gateway.exchange import Script
 from gateway.handler.access import Access, Windows
 from gateway.handler.memory import Memory, Revocation
@@ -16,6 +18,7 @@ from gateway.settings import Limits
 EPOCH = "nozie:identity:epoch"
 # Identity notes here what it revokes, as it goes: known to all gateways before anybody asks.
 REVOCATIONS = "nozie:identity:revocations"
+_HOST_BITS = 64
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # KEYS: epoch, revoked token, counter (each may be empty). ARGV: run id, window in seconds, limit.
@@ -188,7 +191,17 @@ def _limit(
     if not access.counted:
         return "", 0
     if access.rule is not None:
-        return f"ratelimit:{access.rule.bucket}:{client}", access.rule.limit
+        return f"ratelimit:{access.rule.bucket}:{_household(client)}", access.rule.limit
     if identity is not None:
         return identity.bucket, limits.user
-    return f"ratelimit:ip:{client}", limits.ip
+    return f"ratelimit:ip:{_household(client)}", limits.ip
+
+
+def _household(client: str) -> str:
+    """Name whom a limit per address is for: of IPv6 whoever has a /64 has all its addresses."""
+    if ":" not in client:
+        return client
+    found = address_of(client)
+    if not isinstance(found, IPv6Address):
+        return str(found or client)
+    return str(IPv6Address(int(found) >> _HOST_BITS << _HOST_BITS))

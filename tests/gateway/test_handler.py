@@ -466,8 +466,8 @@ AWAY = UnavailableError("Redis is away")
 class Door:
     """A guard with a clock to move, asked for one user."""
 
-    def __init__(self, *answers, share=1, sid=None):
-        self.now = 0.0
+    def __init__(self, *answers, share=1, sid=None, client="1.1.1.1"):
+        self.now, self.client = 0.0, client
         self.store = Store(*answers)
         self.guard = Guard(self.store, Memory(None, lambda: self.now), lambda: self.now, share)
         self.identity = Tokens("s" * 64, Clock()).identify(token(sid=sid) if sid else token())
@@ -476,7 +476,7 @@ class Door:
     async def check(self, method="GET", path="/api/movies", *, known=True):
         identity = self.identity if known else None
         access = self.access.of(method, path)
-        return await self.guard.check(method, "1.1.1.1", identity, access, SETTINGS.limits, 60.0)
+        return await self.guard.check(method, self.client, identity, access, SETTINGS.limits, 60.0)
 
 
 async def test_one_round_trip_asks_for_everything():
@@ -500,6 +500,24 @@ async def test_each_request_counts_in_one_bucket(path, known, bucket):
     door = Door([0, 1, 1])
     await door.check("POST", path, known=known)
     assert door.store.asked[0][0][2] == bucket
+
+
+@pytest.mark.parametrize(
+    ("client", "counted"),
+    [
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("::ffff:9.9.9.9", "9.9.9.9"),
+        ("9.9.9.9", "9.9.9.9"),
+    ],
+)
+@pytest.mark.parametrize(("path", "bucket"), [("/api/auth/login", "login"), ("/x", "ip")])
+async def test_a_limit_per_address_is_one_per_ipv6_network(client, counted, path, bucket):
+    door = Door([0, 1, 1], client=client)
+    await door.check("POST", path, known=False)
+    assert door.store.asked[0][0][2] == f"ratelimit:{bucket}:{counted}"
 
 
 async def test_the_limit_itself_still_passes():
