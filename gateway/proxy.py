@@ -36,6 +36,22 @@ _SWITCHING = 101
 _UPGRADE = b"connection: Upgrade\r\nupgrade: websocket\r\n"
 # What a service says about CORS or correlation is ours to say.
 _DROPPED = HOP_BY_HOP | {b"content-length", b"x-correlation-id"}
+# What is meant for everybody behind us is no connection's own (RFC 9110 section 7.6.1).
+_NEVER_HOP = frozenset(
+    {
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-security-policy",
+        b"content-type",
+        b"strict-transport-security",
+        b"vary",
+        b"www-authenticate",
+        b"x-content-type-options",
+        b"x-frame-options",
+    }
+)
+_USUAL = frozenset({b"keep-alive", b"close"})
 _ENDLESS = (b"text/event-stream", b"application/x-ndjson", b"application/stream+json")
 
 
@@ -69,6 +85,7 @@ class Upstream(asyncio.Protocol):
         "_endless",
         "_framed",
         "_headers",
+        "_hops",
         "_keep",
         "_left",
         "_length",
@@ -98,6 +115,7 @@ class Upstream(asyncio.Protocol):
         self._stream: Stream | None = None
         self._body: Stream | None = None
         self._headers: Headers = []
+        self._hops: list[bytes] = []
         self._size = self._left = self._owed = 0
         self._untouched = True
         self._tunnel: Stream | None = None
@@ -230,10 +248,16 @@ class Upstream(asyncio.Protocol):
 
     # --- the answer, as the parser finds it
 
+    def on_message_begin(self) -> None:
+        if self._answer is None:
+            raise UpstreamError("more came than one answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value)
         if self._size > self._pool.settings.max_answer_head:
             raise UpstreamError("head of the answer is too large")
+        if self._answer is None or self._answer.done():
+            return  # a trailer, which may set nothing
         lowered = name.lower()
         if lowered not in _DROPPED:
             if not lowered.startswith(b"access-control-"):
@@ -244,6 +268,8 @@ class Upstream(asyncio.Protocol):
             self._length, self._framed = int(value), True
         elif lowered == b"transfer-encoding":
             self._framed = True
+        elif lowered == b"connection" and value.lower() not in _USUAL:
+            self._hops += value.lower().split(b",")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -253,8 +279,12 @@ class Upstream(asyncio.Protocol):
             if status == _SWITCHING and self._tunnel is not None:
                 self._switch(self._tunnel)
             else:
-                self._headers = []
+                self._headers, self._hops = [], []
             return
+        if self._hops:
+            named = {name.strip() for name in self._hops} - _NEVER_HOP
+            self._headers = [held for held in self._headers if held[0].lower() not in named]
+            self._hops = []
         if self._method == "HEAD" or status in _BODILESS:
             self._framed = True
             self._keep = self._parser.should_keep_alive()
@@ -286,8 +316,8 @@ class Upstream(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         if self._stream is None:
-            self._keep = False  # a body where none may be
-            return
+            # A body where none may be.
+            raise UpstreamError("more came than one answer")
         if not self._endless:
             self.deadline = self._pool.loop.time() + self._pool.stall_s
         self._stream.feed(data)
