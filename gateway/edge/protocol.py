@@ -507,13 +507,16 @@ class Connection(asyncio.Protocol):
         self._holds = 0
         self.deadline = self._edge.loop.time() + _LINGER_S
         self._transport.resume_reading()
-        self._transport.write_eof()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()  # TLS knows no half-closed connection
 
     def expire(self) -> None:
         """A deadline has passed: which one follows from what we wait for."""
         self.deadline = inf
         if self._lingering:
-            self._transport.abort()
+            # Over TLS the end has to be said yet.
+            told = self._transport.can_write_eof() or self._transport.is_closing()
+            self._transport.abort() if told else self._transport.close()
         elif self._current is None and not self._head_open:
             unread = self._transport.get_write_buffer_size()
             if unread and unread != self._unread:

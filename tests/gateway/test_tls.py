@@ -13,7 +13,7 @@ from cloud.config import Properties
 from cloud.errors import ConfigurationError
 from cloud.tls import serving
 from tests.cloud.certificates import Authority
-from tests.gateway.conftest import WAIT_S, Gateway, everything, settings
+from tests.gateway.conftest import WAIT_S, Answer, Gateway, everything, settings
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -156,3 +156,39 @@ def test_what_cannot_be_shown_stops_the_start(given, reason):
 
 def test_without_a_word_of_tls_the_port_is_plain():
     assert serving(Properties.of({})) is None
+
+
+@pytest.fixture(scope="module")
+def door(authority, upstream, store, tmp_path_factory):
+    running = Sealed(
+        authority,
+        {
+            **settings(store),
+            **in_files(authority, tmp_path_factory.mktemp("door")),
+            f"{SIMPLE}.movie-service[0].uri": upstream_of(upstream),
+            f"{SIMPLE}.identity-service[0].uri": upstream_of(upstream),
+        },
+    )
+    yield running
+    running.stop()
+
+
+LARGE_HEAD = b"GET /search/x HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 40_000
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (LARGE_HEAD, 431),
+        (b"POST /api/movies HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\nhalf", 401),
+        (b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\nhalf", 413),
+    ],
+    ids=["too large a head", "without a token", "too large a body"],
+)
+def test_a_refusal_arrives_over_tls_while_the_client_still_sends(door, sent, status):
+    with door.open() as client:
+        client.sendall(sent)
+        answer = Answer(everything(client))
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert answer.json()["success"] is False
+    assert not [line for line in door.lines if "NotImplementedError" in line or "Fatal" in line]
