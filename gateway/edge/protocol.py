@@ -350,8 +350,10 @@ class Connection(asyncio.Protocol):
             if reply.status == _SWITCHING and isinstance(body, Stream):
                 self._switch(exchange, reply, body)
                 return
+            # A plain answer after all; what the client sends may be frames already.
             exchange.tunnel.cancel()
-            self.closing = True  # what the client sends may be frames already
+            self._tunnel = self._parser = None
+            self.closing, self.deadline = True, inf
         bodiless = exchange.method == "HEAD" or reply.status in _BODILESS
         framing = self._framing(exchange, reply, whole, bodiless=bodiless)
         keeps = (

@@ -297,6 +297,15 @@ class Echo:
             if b"/refused" in head:
                 client.sendall(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
                 return
+            if b"/events" in head:
+                client.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                    b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"
+                )
+                with suppress(ConnectionError):
+                    client.recv(1)
+                self.ended.set()
+                return
             client.sendall(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
@@ -396,6 +405,18 @@ def test_a_websocket_without_a_byte_is_ended(socket_gateway):
 def test_a_service_may_refuse_the_handshake(socket_gateway):
     raw = socket_gateway.say(HANDSHAKE.replace(b"/socket", b"/refused") + b"\x81\x05frame")
     assert (Answer(raw).status, raw.count(b"HTTP/1.1")) == (403, 1)
+
+
+def test_a_handshake_that_became_a_stream_ends_with_its_client(socket_gateway, echo):
+    """There is no tunnel then by which its end would be noticed."""
+    echo.ended.clear()
+    client, raw = opened(socket_gateway, HANDSHAKE.replace(b"/socket", b"/events"))
+    with client:
+        assert Answer(raw).status == 200
+        while b"data: 1" not in raw:
+            raw += client.recv(4096)
+        client.sendall(b"\x81\x05frame")
+    assert echo.ended.wait(5)
 
 
 def test_a_handshake_from_a_strangers_page_is_refused(store, echo):
