@@ -97,9 +97,9 @@ class Edge:
         self._workers = workers
         self._added = Added(environment.properties)
         self._services: tuple[str, ...] = ()
-        rules = self._compile(environment.properties, settings)
         memory = Memory(folder.run_folder(environment.properties), time.time)
         self._guard = Guard(self._redis, memory, self.loop.time, workers)
+        rules = self._compile(environment.properties, settings)
         self._gateway = Gateway(rules, self._guard, self._local.handle)
         self._listeners: list[socket.socket] = []
         self._crew = crew or Crew()
@@ -139,6 +139,7 @@ class Edge:
             properties,
             self._proxy,
             tools,
+            self._guard,
             added=self._added.read(),
             services=self._services,
             share=self._workers,

@@ -42,7 +42,7 @@ from gateway.exchange import (
 from gateway.filters import build
 from gateway.filters.local_response_cache import everywhere
 from gateway.filters.request_size import limit_of
-from gateway.handler.access import AccessRules
+from gateway.handler.access import Access, AccessRules
 from gateway.handler.cors import VARY, CorsRules
 from gateway.handler.guard import Guard
 from gateway.handler.tokens import Identity, Tokens
@@ -73,6 +73,10 @@ _KEPT_TOKEN = re.compile(rb"(?:^|;\s*)nozie-ops=([\w\-.]+)(?:;|$)")
 _MOVES = frozenset({"StripPrefix", "PrefixPath", "SetPath", "RewritePath"})
 _PREFIX = b"x-forwarded-prefix"
 _MOST_FORWARDS = 3
+_ACTUATOR = "/actuator"
+
+# Asks the limits for a path that filters made of the one at the door.
+Count = Callable[[Exchange, Access], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class Rules:
         properties: Properties,
         proxy: Proxy,
         tools: Callable[[Breakers], Tools],
+        guard: Guard,
         clock: Clock = utc_now,
         *,
         added: Sequence[Mapping[str, Any]] = (),
@@ -106,6 +111,7 @@ class Rules:
             properties: for the routes, and for breakers.
             proxy: calls upstreams.
             tools: what filters lean on, for these breakers.
+            guard: counts.
             clock: for tokens.
             added: routes beside the configuration's.
             services: ids in the registry, for the discovery locator.
@@ -117,12 +123,18 @@ class Rules:
         breakers = Breakers(properties)
         access = AccessRules(settings)
         lent = replace(tools(breakers), share=share)
+
+        async def count(exchange: Exchange, behind: Access) -> None:
+            limits, grace_s = settings.limits, settings.blacklist_grace_s
+            await guard.check(exchange.method, exchange.client, None, behind, limits, grace_s)
+
         bind = partial(
             chain,
             proxy=proxy,
             tools=lent,
             settings=settings,
             access=access,
+            count=count,
             cached=everywhere(lent),
         )
         table = load(properties, bind, added=added, services=services)
@@ -148,6 +160,7 @@ def chain(
     tools: Tools,
     settings: Settings,
     access: AccessRules,
+    count: Count,
     cached: Filter | None = None,
 ) -> Handler:
     """Build what a route does with a request: its filters, outermost first, then the call.
@@ -159,7 +172,7 @@ def chain(
     if settings.hop_by_hop:
         handler = partial(_without_hops, proceed=handler, names=settings.hop_by_hop)
     if route.located or any(definition.name in _MOVES for definition in route.filters):
-        handler = partial(_ensure_allowed, proceed=handler, access=access, route=route)
+        handler = partial(_ensure_allowed, proceed=handler, access=access, route=route, count=count)
         if _PREFIX not in settings.unsaid:
             handler = partial(_prefixed, proceed=handler)
     most = route.max_in_flight if route.max_in_flight is not None else settings.max_in_flight
@@ -225,12 +238,20 @@ class _Gate:
 
 
 async def _ensure_allowed(
-    exchange: Exchange, *, proceed: Handler, access: AccessRules, route: Route
+    exchange: Exchange, *, proceed: Handler, access: AccessRules, route: Route, count: Count
 ) -> Reply:
-    """Hold the platform's rules against the path that the service will see."""
-    if route.located and _is_below(exchange.path, "/actuator"):
+    """Hold the platform's rules against the path that the service will see.
+
+    Its actuator is for whom it knows itself; it would take everybody who comes this way for us.
+    """
+    if route.target.scheme != "forward" and _is_below(exchange.path, _ACTUATOR):
         raise NotFoundError("Resource not found")
-    _ensure_roles(exchange, access.of(exchange.method, exchange.path).roles)
+    behind = access.of(exchange.method, exchange.path)
+    _ensure_roles(exchange, behind.roles)
+    if behind.rule is not None:
+        door = decoded(exchange.came).removeprefix(route.located) or "/"
+        if access.of(exchange.method, door).rule is not behind.rule:
+            await count(exchange, behind)
     return await proceed(exchange)
 
 

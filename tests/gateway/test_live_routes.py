@@ -179,6 +179,44 @@ def test_the_login_limit_holds_behind_a_discovery_route(open_gateway):
     assert asked == [200] * 5 + [429] * 2
 
 
+def test_routes_that_move_the_path_lead_around_no_limit_and_to_no_actuator(upstream, store):
+    moved = {
+        "v1": ("Path=/v1/**", "StripPrefix=1"),
+        "old": ("Path=/old/**", "RewritePath=/old/(?<rest>.*), /api/auth/$\\{rest}"),
+        "deep": ("Path=/actual/**", "RewritePath=/actual/(?<rest>.*), /actuator/$\\{rest}"),
+    }
+    running = Gateway(
+        {
+            **settings(store),
+            "nozie.gateway.public": ["ANY /v1/**", "ANY /old/**", "ANY /actual/**"],
+            ROUTES: [
+                {
+                    "id": name,
+                    "uri": f"http://127.0.0.1:{upstream.port}",
+                    "predicates": [path],
+                    "filters": [moves],
+                }
+                for name, (path, moves) in moved.items()
+            ],
+        },
+        workers=1,
+        tree={},
+    )
+
+    def statuses(path: str, source: str) -> list[int]:
+        return [running.ask(path, "POST", b"{}", source).status for _ in range(7)]
+
+    try:
+        assert statuses("/v1/api/auth/login", "127.0.9.2") == [200] * 5 + [429] * 2
+        assert statuses("/old/login", "127.0.9.3") == [200] * 5 + [429] * 2
+        assert statuses("/v1/api/auth/other", "127.0.9.3") == [200] * 7
+        for path in ("/v1/actuator/env", "/v1/actuator", "/actual/env", "/v1/%61ctuator/env"):
+            assert running.ask(path).status == 404, path
+        assert running.ask("/v1/actuators").status == 200
+    finally:
+        running.stop()
+
+
 @pytest.mark.parametrize(
     ("expression", "found"),
     [("'lb://'+serviceId", "lb://a"), ("'/' + serviceId + '/?(?<x>.*)'", "/a/?(?<x>.*)")],
