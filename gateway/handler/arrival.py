@@ -6,9 +6,13 @@ from functools import lru_cache
 from ipaddress import ip_network
 from os import urandom
 
+import structlog
+
 from cloud.errors import InvalidError
-from cloud.security import Networks, address_of, client_address, is_within
+from cloud.security import PRIVATE_NETWORKS, Networks, address_of, client_address, is_within
 from gateway.exchange import HOP_BY_HOP, Exchange, Headers, canonical
+
+log = structlog.get_logger(__name__)
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 MAX_HEADERS = 100
@@ -37,6 +41,8 @@ _KEEP, _TAKE, _DROP, _ONE = 1, 2, 4, 8
 _kinds: dict[bytes, int] = {}
 _MOST_KINDS, _LONGEST_KIND = 1000, 64
 _MOST_HOPS = 4096
+_PRIVATE = tuple(map(ip_network, PRIVATE_NETWORKS))
+_warned: list[str] = []
 # As long as a name can be (RFC 1035 section 2.3.4), since it is remembered.
 _HOST = re.compile(rb"[A-Za-z0-9.\-]{1,255}(?::\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?")
 
@@ -260,6 +266,8 @@ def _say_where_from(
     """Write fresh forwarding headers; a trusted proxy's are continued, a stranger's forgotten."""
     peer = exchange.peer
     if not (trusted and is_within(peer, trusted)):
+        if not (_warned or trusted) and b"x-forwarded-for" in taken:
+            _warn_of_unknown(peer)
         exchange.headers += _strangers(peer, exchange.host, exchange.scheme)
         return
     given = taken.get(b"x-forwarded-for", b"").decode("latin-1")
@@ -272,6 +280,18 @@ def _say_where_from(
         _one_of(taken.get(b"x-forwarded-port"), r"\d{1,5}") or _port(exchange.host),
         exchange.scheme,
     )
+
+
+def _warn_of_unknown(peer: str) -> None:
+    """Tell once that a load balancer may stand before us unknown: all callers seem to be it."""
+    if is_within(peer, _PRIVATE):
+        _warned.append(peer)
+        log.warning(
+            "forwarded_for_ignored",
+            setting="nozie.gateway.trusted-proxies",
+            peer=peer,
+            reason="nobody is trusted: this address is taken for every caller's",
+        )
 
 
 @lru_cache(_MOST_HOPS)

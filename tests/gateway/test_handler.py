@@ -13,6 +13,7 @@ from cloud.config import Properties
 from cloud.errors import ThrottledError, UnauthenticatedError, UnavailableError
 from cloud.security import sign
 from gateway.exchange import Exchange
+from gateway.handler import arrival
 from gateway.handler.access import AccessRules, Windows
 from gateway.handler.arrival import RefusedError, arrive, new_correlation_id
 from gateway.handler.cors import CorsRules
@@ -187,6 +188,19 @@ def test_a_trusted_proxy_is_continued_to_the_right_most_stranger():
     assert exchange.client == "7.7.7.7"
     assert exchange.header(b"x-forwarded-for") == b"6.6.6.6, 7.7.7.7, 10.0.0.2, 10.0.0.1"
     assert exchange.header(b"x-forwarded-proto") == b"https"
+
+
+def test_a_load_balancer_that_nobody_was_told_of_is_named_once(monkeypatch, capsys):
+    monkeypatch.setattr(arrival, "_warned", [])
+    given = (b"x-forwarded-for", b"7.7.7.7")
+    arrived(given, peer="9.9.9.9")
+    arrived(peer="10.0.0.1")
+    arrived(given, peer="10.0.0.1", trusted=[ip_network("10.0.0.0/8")])
+    assert "forwarded_for_ignored" not in capsys.readouterr().out
+    for peer in ("10.0.0.1", "10.0.0.1", "10.0.0.2"):
+        assert arrived(given, peer=peer).client == peer
+    told = capsys.readouterr().out
+    assert told.count("forwarded_for_ignored") == told.count("nozie.gateway.trusted-proxies") == 1
 
 
 @pytest.mark.parametrize(
