@@ -235,12 +235,23 @@ def _numbers(version: str) -> list[int]:
     return list(map(int, version.split(".")))
 
 
+# What ends at this hop is no longer among the headers.
+_APART: Mapping[bytes, Callable[[Exchange], list[str]]] = {
+    b"host": lambda exchange: [exchange.host] if exchange.host else [],
+    b"connection": lambda exchange: ["Upgrade"] if exchange.tunnel else [],
+    b"upgrade": lambda exchange: ["websocket"] if exchange.tunnel else [],
+}
+
+
 def _header(args: Mapping[str, Any], _: Clock) -> Predicate:
     header, regexp = bind(args, "header", "regexp", required=1)
     name, wanted = str(header).lower().encode(), regexp and java_regex(regexp)
+    apart = _APART.get(name)
 
     def held(exchange: Exchange) -> Mapping[str, str] | None:
         values = [v.decode("latin-1") for n, v in exchange.headers if n == name]
+        if apart is not None:
+            values = apart(exchange)
         return _when(any(wanted.fullmatch(v) for v in values) if wanted else values)
 
     return held

@@ -140,7 +140,14 @@ class _Endpoint:
         return _json(self._find(name))
 
     def combined(self, name: str) -> Response:
-        return _json(self._find(name)["filters"])
+        """Answer as Spring does: the route as text, and its order."""
+        route = self._find(name)
+        text = (
+            f"Route{{id='{name}', uri={route['uri']}, order={route['order']},"
+            f" predicate={route['predicate']}, gatewayFilters=[{', '.join(route['filters'])}],"
+            f" metadata={route['metadata']}}}"
+        )
+        return _json({text: route["order"]})
 
     def definitions(self) -> Response:
         return _json([_definition(item) for item in self._all()])
@@ -165,8 +172,11 @@ class _Endpoint:
         return Response(status=201, headers={"Location": f"/routes/{name}"})
 
     def put_all(self) -> Response:
-        self._put([item for item in _body(list) if isinstance(item, dict)])
-        return Response(status=201)
+        fresh = _body(list)
+        if not all(isinstance(item, dict) for item in fresh):
+            raise InvalidError("Body is not a JSON array of objects")
+        self._put(fresh)
+        return Response(status=200)
 
     def _put(self, fresh: Sequence[Mapping[str, Any]]) -> None:
         for item in fresh:

@@ -31,6 +31,7 @@ _REFUSED = {
     "httpclient.ssl.key-store-provider": "is Java's: a key store is PKCS12 or PEM",
 }
 _STEP = "a request takes this step always"
+_ALONE = "there is one value: a trusted proxy's, else our own"
 # Each with the value that says no more than what is done anyway.
 _IGNORED = {
     "enabled": ("true", "a gateway that is off is one that is not started"),
@@ -61,6 +62,10 @@ _IGNORED = {
     "metrics.tags.path.enabled": ("false", "a meter for each path has no end"),
     "redis-rate-limiter.config": ("", "limits stand in the routes"),
     "redis-route-definition-repository.enabled": ("false", "added routes lie in the run folder"),
+    "x-forwarded.host-append": ("", _ALONE),
+    "x-forwarded.port-append": ("", _ALONE),
+    "x-forwarded.prefix-append": ("", "the prefix is what the route's own filters cut off"),
+    "x-forwarded.proto-append": ("", _ALONE),
     "streaming-media-types": ("", "every answer is passed on as it comes"),
 }
 

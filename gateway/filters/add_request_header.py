@@ -12,6 +12,8 @@ def add_request_header(definition: Definition, _: Tools) -> Filter:
     header, template = str(name).lower().encode("ascii"), str(value)
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
+        if header == b"host":  # there is one, and it is the target's own
+            return await proceed(exchange)
         field = (header, expand(template, exchange.variables).encode())
         headers = [*exchange.headers, field]
         return await proceed(replace(exchange, headers=headers))

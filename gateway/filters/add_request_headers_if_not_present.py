@@ -20,7 +20,7 @@ def add_request_headers_if_not_present(definition: Definition, _: Tools) -> Filt
         pairs.append((name.strip().lower().encode("ascii"), value.strip()))
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
-        given = {name for name, _ in exchange.headers}
+        given = {b"host", *(name for name, _ in exchange.headers)}
         added = [
             (name, expand(value, exchange.variables).encode())
             for name, value in pairs

@@ -14,6 +14,8 @@ def map_request_header(definition: Definition, _: Tools) -> Filter:
     )
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
+        if target == b"host":  # there is one, and it is the target's own
+            return await proceed(exchange)
         mapped = [(target, value) for name, value in exchange.headers if name == source]
         return await proceed(replace(exchange, headers=[*exchange.headers, *mapped]))
 

@@ -1,4 +1,7 @@
-"""SetRequestHeader: the only value of a header for the upstream."""
+"""SetRequestHeader: the only value of a header for the upstream.
+
+As in Spring the Host is the target's own, unless PreserveHostHeader comes first.
+"""
 
 from dataclasses import replace
 
@@ -11,9 +14,15 @@ def set_request_header(definition: Definition, _: Tools) -> Filter:
     name, value = bind(definition.args, "name", "value")
     header, template = str(name).lower().encode("ascii"), str(value)
 
+    async def name_host(exchange: Exchange, proceed: Handler) -> Reply:
+        if exchange.preserve_host is None:
+            return await proceed(exchange)
+        host = expand(template, exchange.variables).encode()
+        return await proceed(replace(exchange, preserve_host=host))
+
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:
         field = (header, expand(template, exchange.variables).encode())
         headers = [*(held for held in exchange.headers if held[0] != header), field]
         return await proceed(replace(exchange, headers=headers))
 
-    return apply
+    return name_host if header == b"host" else apply

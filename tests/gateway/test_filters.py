@@ -87,6 +87,10 @@ async def test_a_rewriting_that_leads_astray_is_refused():
         ("AddRequestHeader=X-A, b", [(b"x-a", b"a")], [(b"x-a", b"a"), (b"x-a", b"b")]),
         ("SetRequestHeader=X-A, b-{s}", [(b"x-a", b"a")], [(b"x-a", b"b-1")]),
         ("RemoveRequestHeader=X-A", [(b"x-a", b"a"), (b"x-b", b"b")], [(b"x-b", b"b")]),
+        ("SetRequestHeader=Host, x", [(b"x-a", b"a")], [(b"x-a", b"a")]),
+        ("AddRequestHeader=Host, x", [(b"x-a", b"a")], [(b"x-a", b"a")]),
+        ("AddRequestHeadersIfNotPresent=Host:x", [(b"x-a", b"a")], [(b"x-a", b"a")]),
+        ("MapRequestHeader=X-A, Host", [(b"x-a", b"a")], [(b"x-a", b"a")]),
     ],
 )
 async def test_headers_seen_by_the_upstream(text, before, after):
@@ -135,6 +139,8 @@ async def test_set_status_and_preserve_host_header():
     assert reply.status == 401
     _, seen = await through("PreserveHostHeader", request(host="a.org"))
     assert seen[0].preserve_host == b"a.org"
+    _, seen = await through("SetRequestHeader=Host, {v}", replace(seen[0], variables={"v": "b"}))
+    assert seen[0].preserve_host == b"b"
 
 
 async def test_redirect_to_never_asks_the_upstream():

@@ -46,6 +46,8 @@ def test_what_says_nothing_here_is_named_with_the_reason():
         f"{PREFIX}.compression": "bodies pass as they are",
         f"{PREFIX}.wiretap": "nothing of a body is logged",
     }
+    appended = f"{PREFIX.removesuffix('.httpclient')}.x-forwarded.host-append"
+    assert appended in ignored(Properties.of({appended: "false"}))
     assert not ignored(Properties.of({f"{PREFIX}.pool.max-connections": 5}))
 
 

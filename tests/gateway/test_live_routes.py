@@ -106,6 +106,25 @@ def test_only_an_admin_changes_routes(open_gateway, headers, status):
     assert put(open_gateway, "mine", {}, **headers).status == status
 
 
+def test_several_routes_come_together_or_not_at_all(open_gateway):
+    path = "/actuator/gateway/routes"
+    many = [
+        {"id": f"many-{n}", "uri": "lb://movie-service", "predicates": [f"Path=/many/{n}"]}
+        for n in range(2)
+    ]
+
+    def shown() -> set[str]:
+        return {route["route_id"] for route in open_gateway.ask(path).json()}
+
+    for given, status in (([*many, "x"], 400), (many, 200)):
+        body = json.dumps(given).encode()
+        assert open_gateway.ask(path, "POST", body, Authorization=ADMIN).status == status
+        assert ({"many-0", "many-1"} <= shown()) is (status == 200)
+    for one in many:
+        gone = open_gateway.ask(f"{path}/{one['id']}", "DELETE", Authorization=ADMIN)
+        assert gone.status == 200
+
+
 def test_writing_is_off_unless_it_is_asked_for(gateway):
     answer = put(gateway, "mine", {}, Authorization=ADMIN)
     assert (answer.status, answer.json()["success"]) == (405, False)
@@ -121,7 +140,10 @@ def test_routes_are_told_in_springs_shapes(open_gateway):
     one = open_gateway.ask("/actuator/gateway/routes/movie-service").json()
     assert one == movie
     combined = open_gateway.ask("/actuator/gateway/routes/movie-service/combinedfilters").json()
-    assert combined == movie["filters"]
+    ((text, order),) = combined.items()
+    assert text.startswith("Route{id='movie-service', uri=lb://movie-service, order=0, predicate=")
+    assert ", ".join(movie["filters"]) in text
+    assert order == 0
     given = open_gateway.ask("/actuator/gateway/routedefinitions").json()
     first = next(item for item in given if item["id"] == "movie-service")
     assert first["predicates"][0]["name"] == "Path"

@@ -2,15 +2,17 @@
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from cloud.config import Properties
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Stream
 from gateway.predicates import Pattern, build, version
 from gateway.route import define
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
+NOBODY: Any = None
 
 
 def exchange(**changes):
@@ -74,6 +76,12 @@ def test_a_trailing_slash_can_be_made_to_count():
         ("Header=X-Request-Id, \\d+", {"headers": [(b"x-request-id", b"a12")]}, False),
         ("Header=X-Request-Id", {"headers": [(b"x-request-id", b"")]}, True),
         ("Header=X-Request-Id", {}, False),
+        ("Header=Host, api[.]nozie[.]app", {"host": "api.nozie.app"}, True),
+        ("Header=Host, other", {"host": "api.nozie.app"}, False),
+        ("Header=Host", {}, False),
+        ("Header=Upgrade, websocket", {"tunnel": Stream(NOBODY)}, True),
+        ("Header=Connection, Upgrade", {"tunnel": Stream(NOBODY)}, True),
+        ("Header=Upgrade", {}, False),
         ("Query=green", {"query": "a=1&green="}, True),
         ("Query=green", {"query": "greener=1"}, False),
         ("Query=red, gree.", {"query": "red=green"}, True),
