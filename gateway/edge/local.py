@@ -15,6 +15,7 @@ from gateway.exchange import Exchange, Reply, TooLargeError, message
 log = structlog.get_logger(__name__)
 
 _MOST = 256 * 1024
+_FALLBACK = "/fallback/"
 
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -33,6 +34,8 @@ class Local:
         # The rest of what is local reads no body, and need not wait for one.
         self._with_body = (f"{actuator}/", "/ops/")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="flask")
+        # A fallback asks nobody, and must not stand behind pages that wait for what is away.
+        self._fallbacks = ThreadPoolExecutor(1, thread_name_prefix="fallback")
 
     async def handle(self, exchange: Exchange) -> Reply:
         return await self.forward(exchange, exchange.raw_path)
@@ -41,7 +44,8 @@ class Local:
         """Answer as the local path does, whatever the method."""
         loop = asyncio.get_running_loop()
         body = await _body(exchange) if path.startswith(self._with_body) else b""
-        return await loop.run_in_executor(self._pool, self._call, _environ(exchange, path, body))
+        pool = self._fallbacks if path.startswith(_FALLBACK) else self._pool
+        return await loop.run_in_executor(pool, self._call, _environ(exchange, path, body))
 
     def _call(self, environ: dict[str, Any]) -> Reply:
         head: list[Any] = []
@@ -70,7 +74,8 @@ class Local:
         )
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._fallbacks):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Whole:
