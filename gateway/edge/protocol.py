@@ -40,7 +40,7 @@ _FIRST_S = 1.0
 # A body may be slow, but not for ever: this rate holds over the whole of it.
 _LEAST_RATE = 16 * 1024
 
-_FULL, _BUSY = 1, 2
+_FULL, _BUSY, _UNREAD = 1, 2, 4
 
 
 class Connection(asyncio.Protocol):
@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         "_started",
         "_status",
         "_stream",
+        "_stuffed",
         "_task",
         "_transport",
         "_tunnel",
@@ -94,7 +95,7 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._url = self._raw = b""
         self._size = self._overhead = self._holds = self._status = self._unread = 0
-        self._head_open = self._chunked = self._lingering = False
+        self._head_open = self._chunked = self._lingering = self._stuffed = False
         self._started = 0.0
         self.closing = False
         self.deadline = inf
@@ -382,10 +383,9 @@ class Connection(asyncio.Protocol):
             self._done()
             return
         self._transport.write(b"".join(parts))
-        self._stream = stream = cast("Stream", body)
         if any(n.lower() == b"content-type" and v.startswith(_EVENTS) for n, v in reply.headers):
             self._edge.endless.add(self)
-        stream.attach(self)
+        self._pump(cast("Stream", body))
 
     def _switch(self, exchange: Exchange, reply: Reply, stream: Stream) -> None:
         """Both sides speak another protocol from here on; its bytes are not looked into."""
@@ -395,9 +395,14 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"".join(parts))
         self._status, self._chunked, self.closing = _SWITCHING, False, True
         self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
-        self._stream = stream
         self._edge.endless.add(self)
+        self._pump(stream)
+
+    def _pump(self, stream: Stream) -> None:
+        self._stream = stream
         stream.attach(self)
+        if self._stuffed:
+            self.pause_writing()  # by an answer before it; nobody would say so again
 
     def _framing(
         self, exchange: Exchange, reply: Reply, whole: bytes | None, *, bodiless: bool
@@ -439,13 +444,20 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def pause_writing(self) -> None:
+        self._stuffed = True
         # Only while an answer passes: after it another deadline holds, and must go on holding.
         if self._stream is not None:
             self.deadline = self._edge.loop.time() + self._edge.settings.stall_timeout_s
             self._stream.pause()
+        elif self._current is None and not self.closing:
+            self._hold(_UNREAD)
 
     def resume_writing(self) -> None:
-        if self._stream is not None:
+        self._stuffed = False
+        self._release(_UNREAD)
+        if self._current is None and self._queue and self._parser is not None:
+            self._follow()
+        elif self._stream is not None:
             self.deadline = inf
             if self._tunnel is not None:
                 self.deadline = self._edge.loop.time() + self._edge.settings.websocket_idle_s
@@ -459,16 +471,22 @@ class Connection(asyncio.Protocol):
             self._note(current, self._status)
         if self.closing or self._transport.is_closing():
             self._close()
-        elif self._queue:
-            following = self._queue.popleft()
-            if not self._queue:
-                self._release(_BUSY)
-            self._begin(following)
+        elif self._queue and not self._stuffed:
+            self._follow()
         else:
+            if self._stuffed:
+                self._hold(_UNREAD)  # who asks on without reading would fill our memory
             settings = self._edge.settings
             self.deadline = self._edge.loop.time() + (
                 settings.head_timeout_s if self._head_open else settings.idle_timeout_s
             )
+
+    def _follow(self) -> None:
+        """Begin the request that came behind the one that is answered."""
+        following = self._queue.popleft()
+        if not self._queue:
+            self._release(_BUSY)
+        self._begin(following)
 
     def _note(self, exchange: Exchange, status: int) -> None:
         exchange.body = None  # a small one is still held, and lines wait to be written

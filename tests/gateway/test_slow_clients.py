@@ -2,10 +2,12 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.gateway.conftest import ROUTES, WAIT_S, Answer, Gateway, Upstream, everything, settings
+from tests.waiting import eventually
 
 # More than all buffers on the way can hold, and each answer complete at once.
 MANY, SIZE = 30, 250_000
@@ -40,6 +42,7 @@ def door(large, store):
             "nozie.gateway.public": ["ANY /**"],
             "nozie.gateway.timeouts.idle": "1s",
             "nozie.gateway.timeouts.head": "1s",
+            "nozie.gateway.timeouts.stall": "3s",
         },
         workers=1,
         tree={},
@@ -84,3 +87,15 @@ def test_half_a_head_is_not_waited_for_for_ever_after_a_slow_read(door):
         for _ in range(MANY):
             answer(client)
         assert Answer(everything(client)).status == 408
+
+
+def test_who_asks_on_without_reading_is_not_served_on(door, large):
+    """Else answers would pile up in memory, as many as a client cares to ask for."""
+    assert door.ask("/large").status == 200
+    worker = Path(f"/proc/{door.workers()[0]}/fd")
+    held, seen = len(list(worker.iterdir())), len(large.heads)
+    with narrow(door) as client:
+        client.sendall(ASK * MANY)
+        eventually(lambda: len(large.heads) > seen)
+        eventually(lambda: len(list(worker.iterdir())) <= held)
+        assert len(large.heads) - seen < MANY
