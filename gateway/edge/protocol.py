@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         "_raw",
         "_receiving",
         "_size",
+        "_spare",
         "_started",
         "_status",
         "_stream",
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._headers: Headers = []
         self._url = self._raw = b""
         self._size = self._overhead = self._holds = self._status = self._unread = 0
+        self._spare = 0
         self._head_open = self._chunked = self._lingering = self._stuffed = False
         self._started = 0.0
         self.closing = False
@@ -153,7 +155,10 @@ class Connection(asyncio.Protocol):
             self._edge.familiar.keep(data, self._peer, settings, self._meaning)
 
     def _read(self, data: bytes) -> None:
-        self._raw = self._raw + data if self._head_open else data
+        if self._head_open:
+            self._raw += data
+        else:
+            self._raw, self._spare = data, 0
         if self._chunked_body():
             self._overhead += len(data)
         try:
@@ -167,7 +172,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse(RefusedError(400, "Request is malformed"))
         else:
-            if self._head_open and len(self._raw) > self._edge.settings.max_head:
+            if self._head_open and len(self._raw) - self._spare > self._edge.settings.max_head:
                 self._refuse(RefusedError(431, "Request head is too large"))
             elif self._overhead > _MOST_OVERHEAD:
                 self._refuse(RefusedError(400, "Request is malformed"))
@@ -281,6 +286,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         body, exchange, self._receiving, self._body = self._body, self._receiving, None, None
+        # A head that begins in the same piece is not charged for what stands before it.
+        self._spare = len(self._raw)
         if exchange is self._current:
             self.deadline = inf
         if body is not None:

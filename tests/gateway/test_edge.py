@@ -235,6 +235,20 @@ def test_the_head_has_a_limit(gateway, extra, status):
     assert Answer(raw).status == status
 
 
+def test_a_head_is_not_charged_for_the_body_before_it(gateway):
+    """The rest of a body and the start of the next head may come in one piece."""
+    first = (
+        "POST /api/movies/x HTTP/1.1\r\nHost: api\r\nContent-Length: 30000\r\n"
+        f"Authorization: {bearer(7, 'ADMIN')}\r\n\r\n"
+    )
+    with gateway.open() as client:
+        client.sendall(first.encode())
+        client.sendall(b"x" * 30_000 + b"GET /search/x HTTP/1.1\r\nHost: api\r\nConn")
+        assert b" 200 " in client.recv(4096)
+        client.sendall(b"ection: close\r\n\r\n")
+        assert Answer(everything(client)).status == 200
+
+
 def test_half_a_head_is_not_waited_for_for_ever(gateway):
     raw = gateway.say(b"GET /search/x HTTP/1.1\r\nHost: a")
     assert (Answer(raw).status, raw.count(b"HTTP/1.1")) == (408, 1)
