@@ -246,7 +246,13 @@ class _Cache:
             if failure is not None:
                 raise failure
             return reply
-        return await self._keep(key, generation, reply)
+        try:
+            return await self._keep(key, generation, reply)
+        except _FAILURES:
+            # It broke off in the middle: as good as none.
+            if (stale := await self._stale(key)) is not None:
+                return stale
+            raise
 
     async def _keep(self, key: str, generation: bytes, reply: Reply) -> Entry | Reply:
         lifetime_s, stale_s = _lifetimes(reply, self._default_s)

@@ -39,13 +39,14 @@ class Movies(Serving):
 
     Attributes:
         down: it answers 503.
+        breaks: it hangs up in the middle of an answer.
         go_on: cleared, an answer is held back.
     """
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.heads: list[dict[str, str]] = []
-        self.down = False
+        self.down = self.breaks = False
         self.go_on = threading.Event()
         self.go_on.set()
         movies = self
@@ -64,6 +65,14 @@ class Movies(Serving):
                 body = json.dumps({"name": name, "number": number, "x": "x" * size}).encode()
                 if name == "short":
                     headers = {"Cache-Control": "max-age=1"}
+                if movies.breaks:
+                    self.send_response(200)
+                    self.send_header("Cache-Control", "max-age=60")
+                    self.send_header("Content-Length", str(len(body) + 1))
+                    self.end_headers()
+                    self.wfile.write(body)
+                    self.close_connection = True
+                    return
                 if name != "chunked":
                     self.answer(503 if movies.down else 200, body, headers)
                     return
@@ -114,7 +123,7 @@ def fresh(store, movies) -> Iterator[None]:
     movies.asked.clear()
     movies.heads.clear()
     yield
-    movies.down = False
+    movies.down = movies.breaks = False
     movies.go_on.set()
 
 
@@ -252,6 +261,16 @@ def test_an_older_copy_serves_while_a_fetch_hangs(gateway, movies):
     assert (stale.status, stale.json()["number"]) == (200, number)
     movies.go_on.set()
     eventually(lambda: ask(gateway, "short").json()["number"] > number)
+
+
+def test_an_older_copy_serves_in_place_of_an_answer_that_breaks_off(gateway, movies):
+    ask(gateway, "short")
+    movies.breaks = True
+    stale: Any = eventually(
+        lambda: (found := ask(gateway, "short")).headers.get("x-cache") != "HIT" and found
+    )
+    assert (stale.status, stale.headers["x-cache"]) == (200, "STALE")
+    assert ask(gateway, "never-seen").status in {502, 503}
 
 
 @pytest.mark.parametrize(("name", "kept"), [("large", False), ("chunked", True)])
