@@ -20,11 +20,16 @@ from tests.gateway.conftest import WAIT_S
 async def test_who_leaves_as_its_answer_comes_takes_no_connection_from_the_next():
     """Within one turn of the loop the connection may be another request's already."""
 
+    ended = asyncio.Event()
+
     async def serve(reader, writer):
-        with suppress(asyncio.IncompleteReadError):
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
             while await reader.readuntil(b"\r\n\r\n"):
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        ended.set()
 
     settings = Settings.of(Properties.of({}))
     route: Any = SimpleNamespace(connect_timeout=WAIT_S, response_timeout=WAIT_S)
@@ -53,3 +58,4 @@ async def test_who_leaves_as_its_answer_comes_takes_no_connection_from_the_next(
         second = await asyncio.wait_for(following.result(), WAIT_S)
         assert second.status == 200
         proxy.close()
+        await asyncio.wait_for(ended.wait(), WAIT_S)
