@@ -19,7 +19,6 @@ from tests.gateway.conftest import WAIT_S
 
 async def test_who_leaves_as_its_answer_comes_takes_no_connection_from_the_next():
     """Within one turn of the loop the connection may be another request's already."""
-
     ended = asyncio.Event()
 
     async def serve(reader, writer):
