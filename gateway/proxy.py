@@ -608,8 +608,9 @@ class Pool:
         """
         if self.answers != self._counted:
             self._counted, self._answered = self.answers, now
-        waiting = [asked for each in self.open if (asked := each.asked) < now - _SILENCE_S]
-        return len(waiting) >= _SEVERAL and self._answered < min(waiting)
+        # Those alone that began after it was noticed: the last answer may be older than that.
+        waiting = sum(self._answered < each.asked < now - _SILENCE_S for each in self.open)
+        return waiting >= _SEVERAL
 
     def sweep(self, now: float) -> None:
         """End what is overdue, and connections that rested too long."""
