@@ -560,7 +560,7 @@ class CircuitBreaker:
             return
         # A thread for as long as that, since a breaker is seldom open, and often at rest.
         timer = threading.Timer(max(0.0, until - self._now()) + _LATE_S, self.look)
-        timer.daemon = True
+        timer.name, timer.daemon = f"breaker {self.name}", True
         timer.start()
 
     def _tell_outcome(self, outcome: int, error: BaseException | None) -> None:

@@ -483,18 +483,23 @@ def test_a_wait_that_a_refresh_makes_automatic_ends_by_itself():
     assert over.wait(10)
 
 
+def timers(name: str) -> list[threading.Timer]:
+    """Return what ends a state of the breaker `name`, of all threads of this process."""
+    found = [each for each in threading.enumerate() if each.name == f"breaker {name}"]
+    return [each for each in found if isinstance(each, threading.Timer)]
+
+
 def test_one_that_begins_open_waits_by_the_clock_of_the_process_that_has_it():
     """Made before a fork it rests, since a thread would not come along; `wake` is for after it."""
-    instance = "resilience4j.circuitbreaker.instances.it"
+    instance = "resilience4j.circuitbreaker.instances.asleep"
     given = {
         f"{instance}.initial-state": "OPEN",
         f"{instance}.wait-duration-in-open-state": "50ms",
         f"{instance}.automatic-transition-from-open-to-half-open-enabled": "true",
     }
     breakers = follow(Environment(properties("x", given)))
-    before = set(threading.enumerate())
-    breaker, over = breakers.get("it"), threading.Event()
-    assert not set(threading.enumerate()) - before
+    breaker, over = breakers.get("asleep"), threading.Event()
+    assert not timers("asleep")
 
     class Ear(CircuitBreakerListener):
         def state_change(self, _breaker, _before, after):
@@ -504,11 +509,10 @@ def test_one_that_begins_open_waits_by_the_clock_of_the_process_that_has_it():
     breaker.add_listener(Ear())
     breakers.wake()
     assert over.wait(10)
-    eventually(lambda: not set(threading.enumerate()) - before)
+    eventually(lambda: not timers("asleep"))
     given[f"{instance}.wait-duration-in-open-state"] = "1h"
-    Breakers(properties("x", given)).get("it")
-    (waits,) = set(threading.enumerate()) - before
-    assert isinstance(waits, threading.Timer)
+    Breakers(properties("x", given)).get("asleep")
+    (waits,) = timers("asleep")
     waits.cancel()
 
 
