@@ -55,7 +55,8 @@ _RETRY_ACCEPT_S = 0.2
 _AT_ONCE = 16
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT = 2 * 1024 * 1024
+# More than one turn of the loop holds at once: a hundred answers of 100 KiB, read and cut.
+_KEPT, _NOT_MAPPED = 32 * 1024 * 1024, 2 * 1024 * 1024
 _HAND_OVER_S = 5.0
 _GLANCE_S = 0.02
 _ASIDE_S = 0.002
@@ -421,7 +422,7 @@ def _keep_memory() -> None:
     with suppress(AttributeError, OSError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, _KEPT)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _NOT_MAPPED)
 
 
 def _tried(act: Callable[..., object], *arguments: object) -> None:
