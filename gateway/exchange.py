@@ -338,6 +338,8 @@ RunScript = Callable[[Script, Sequence[bytes | str], Sequence[bytes | str | int]
 class Breaker(Protocol):
     """What a filter asks of a circuit breaker."""
 
+    cautious: bool
+
     @property
     def time_limit_s(self) -> float | None: ...
 

@@ -136,6 +136,8 @@ class CircuitBreaker:
     Attributes:
         sharing: who decides together with this process, None for nobody.
         turn: the number that they give to this stay in a state, 0 for none.
+        cautious: half-open, it permits one call at a time until one has succeeded. Resilience4j
+            permits all probes at once: with a callee that hangs as many callers wait for nothing.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class CircuitBreaker:
         self.name = name
         self.sharing: Sharing | None = None
         self.turn = 0
+        self.cautious = False
         self._exclude = tuple(exclude)
         self._listeners = list(listeners)
         self._now = now
@@ -241,8 +244,9 @@ class CircuitBreaker:
             self._move_on(now, called=True)
             permitted = self._state in _PASSING
             window = self._window
-            if self._state is State.HALF_OPEN and self._permits:
+            if self._state is State.HALF_OPEN and self._permits and not self._awaits_proof(window):
                 self._permits -= 1
+                self._probes += 1
                 permitted = True
             if not permitted:
                 self._refused += 1
@@ -253,6 +257,11 @@ class CircuitBreaker:
                     self._want_probe()
         self._tell()
         return window if permitted else None
+
+    def _awaits_proof(self, window: Window) -> bool:
+        """Tell whether a probe is under way that may be the first to succeed."""
+        alone = self.cautious and not self.sharing  # else they are handed out one by one anyway
+        return alone and window.calls == window.failed and self._probes > window.calls
 
     def _failed(self, window: Window, started: float, error: BaseException | None) -> None:
         rules = self.settings
@@ -320,6 +329,7 @@ class CircuitBreaker:
         with self._lock:
             if window is self._window and self._state is State.HALF_OPEN:
                 self._permits += 1
+                self._probes -= 1
 
     # --- states
 
@@ -371,7 +381,7 @@ class CircuitBreaker:
         """Be in a state, from now on."""
         rules = self.settings
         self._until: float | None = None
-        self._permits = 0
+        self._permits = self._probes = 0
         self._exceeded: set[str] = set()
         if state in {State.OPEN, State.FORCED_OPEN}:
             self._openings += 1

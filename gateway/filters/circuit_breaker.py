@@ -46,6 +46,7 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
     name = str(bind(definition.args, "name")[0])
     codes, fallback = _codes(definition), _fallback(definition, tools)
     breaker = tools.breaker(name)
+    breaker.cautious = True  # its callers have a fallback; nobody need wait beside a probe
     limit_s = breaker.time_limit_s
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:

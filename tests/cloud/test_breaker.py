@@ -102,6 +102,34 @@ def test_probes_decide(clock, probes, seen, state):
     assert breaker.state is state
 
 
+def test_a_cautious_one_sends_its_probes_alone_until_one_has_succeeded(clock):
+    breaker = CircuitBreaker("b", replace(RULES, permitted=5), now=clock)
+    breaker.cautious = True
+
+    def refused() -> bool:
+        with pytest.raises(NotPermittedError):
+            breaker.acquire()
+        return breaker.state is State.HALF_OPEN
+
+    breaker.open()
+    clock.time = 11
+    first = breaker.acquire()
+    assert refused()
+    first.released()  # it says nothing
+    second = breaker.acquire()
+    assert refused()
+    second.failed()
+    third = breaker.acquire()
+    assert refused()
+    third.succeeded()
+    others = [breaker.acquire() for _ in range(3)]
+    assert refused(), "five in all"
+    for each in others:
+        each.succeeded()
+    assert breaker.state is State.CLOSED
+    assert [breaker.acquire() for _ in range(2)]
+
+
 def test_half_open_lets_exactly_the_permitted_probes_through(clock):
     breaker = CircuitBreaker("b", RULES, now=clock)
     play(breaker, clock, "ffff")
