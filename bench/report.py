@@ -1,5 +1,6 @@
 """The table, and what of the goal is reached."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,7 +61,7 @@ def text(results: Results, memory: Mapping[str, float], facts: Facts) -> str:
     held = ", ".join(f"{name} {mib:.0f} MiB" for name, mib in memory.items())
     said = (
         f"{facts.at:%Y-%m-%d %H:%M} UTC, {facts.cores} cores, load average {facts.load:.1f}"
-        f" at the end, {facts.took_s:.0f} s, {facts.given}"
+        f" at the end, {facts.took_s:.0f} s, {facts.given}, Python {' '.join(sys.version.split())}"
     )
     return "\n".join(
         [
