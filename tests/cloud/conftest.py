@@ -1,5 +1,6 @@
 """Houses as instances, an application of each test's own at the real Eureka, a door before it."""
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,10 +41,13 @@ def door(eureka_url: str) -> Iterator[Wire]:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Hang up after a test."""
+    """Hang up after a test, and let no breaker of it speak in another."""
     yield
     while Voice.made:
         Voice.made.pop().server.close()
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer) and thread.name.startswith("breaker "):
+            thread.cancel()
 
 
 @pytest.fixture

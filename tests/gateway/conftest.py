@@ -257,7 +257,9 @@ class Gateway:
             self.lines.append(line.decode())
 
     def open(self, source: str = "127.0.0.1", port: int = 0) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", port or self.port), WAIT_S, (source, 0))
+        # Bound beforehand, a port has to be free of all that was ever closed a minute ago.
+        bound = None if source == "127.0.0.1" else (source, 0)
+        return socket.create_connection(("127.0.0.1", port or self.port), WAIT_S, bound)
 
     def say(self, data: bytes, source: str = "127.0.0.1") -> bytes:
         """Send bytes, return everything until the gateway closes."""
