@@ -174,7 +174,7 @@ class Upstream:
         return False
 
     def download(self, client, *_):
-        size = 200 * 2**20
+        size = 2**30
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         block = b"x" * 2**20
         for _part in range(size // len(block)):
@@ -359,7 +359,7 @@ def gateway(upstream: Upstream, store: redis.Redis) -> Iterator[Gateway]:
             f"{ROUTES}[5].id": "uploads",
             f"{ROUTES}[5].uri": "lb://movie-service",
             f"{ROUTES}[5].predicates[0]": "Path=/upload",
-            f"{ROUTES}[5].filters[0]": "RequestSize=300MB",
+            f"{ROUTES}[5].filters[0]": "RequestSize=2GB",
             f"{ROUTES}[6].id": "bad",
             f"{ROUTES}[6].uri": "lb://movie-service",
             f"{ROUTES}[6].predicates[0]": "Path=/**",
