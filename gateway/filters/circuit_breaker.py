@@ -46,7 +46,7 @@ def circuit_breaker(definition: Definition, tools: Tools) -> Filter:
     name = str(bind(definition.args, "name")[0])
     codes, fallback = _codes(definition), _fallback(definition, tools)
     breaker = tools.breaker(name)
-    breaker.cautious = True  # its callers have a fallback; nobody need wait beside a probe
+    breaker.cautious = True  # who is refused has an answer at once; who probes may wait in vain
     limit_s = breaker.time_limit_s
 
     async def apply(exchange: Exchange, proceed: Handler) -> Reply:

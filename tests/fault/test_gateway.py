@@ -135,7 +135,9 @@ class Load:
 
     def well(self) -> None:
         """The last second saw nothing but answers of the service."""
+        began = time.monotonic()
         eventually(self._good_second, within_s=20)
+        log.info("well_for_a_second", after_s=round(time.monotonic() - began, 1), path=self._path)
 
     def _good_second(self) -> bool:
         last = self.since(time.monotonic() - 1)
